@@ -1,0 +1,39 @@
+# Two commands do all: `make demo` and `make test`. Both use .venv, made once and remade only when the
+# dependencies change.
+PYTHON ?= python3
+BIN := .venv/bin
+DEPENDENCIES := setup.cfg pyproject.toml constraints.txt
+
+.PHONY: demo test lint types zoo clean
+
+demo: .venv/installed
+	$(BIN)/kn-attrib compare --out runs/demo --overwrite
+
+test: .venv/installed-test lint types
+	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest --doctest-modules --pyargs kn_attrib -p no:cacheprovider
+
+lint: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed-test
+	$(BIN)/mypy
+
+zoo: .venv/installed
+	$(BIN)/python -m kn_attrib.zoo.train
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python $(DEPENDENCIES)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/installed-test: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	touch $@
+
+clean:
+	rm -rf .venv build dist runs *.egg-info

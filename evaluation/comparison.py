@@ -1,0 +1,238 @@
+"""The result of a comparison: flat rows, and tables, figures and a report made from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from kn_attrib.errors import ConfigError, StoreError, unknown
+from kn_attrib.evaluation.statistics import summarise
+from kn_attrib.store import read_json, write_json, write_parquet
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FRAMES = ("rows", "facts", "neurons")
+CELL = ["method", "selection", "neurons", "intervention", "group", "metric"]
+HEADLINE = "relative_change"
+WHOLE_FFN = "whole_ffn"
+NO_CLAIM_BELOW = 0.25
+"""If removing every feed-forward neuron at the answer position costs less than this share of the answer's probability
+(upper end of the interval), single neurons cannot be said to carry facts in this model."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Methods compared on the same facts.
+
+    Attributes
+    ----------
+    rows : one row per ``(fact, method, selection, neurons, intervention, group, metric)`` with its ``value``.
+    facts : one row per fact given: used or why not, prompts, what the model knows.
+    neurons : one row per selected neuron ``(method, selection, fact, relation, layer, neuron)``.
+    manifest : model, data hash, settings, methods with parameters and cost, versions, seed.
+    """
+
+    rows: pd.DataFrame
+    facts: pd.DataFrame
+    neurons: pd.DataFrame
+    manifest: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return (
+            f"Comparison({self.manifest['model']['name']}: {len(self.methods)} methods, "
+            f"{int((self.facts.status == 'used').sum())} facts, {len(self.rows)} rows)"
+        )
+
+    def _repr_html_(self) -> str:
+        from kn_attrib.evaluation.report import table_html
+
+        return table_html(self)
+
+    @property
+    def methods(self) -> list[str]:
+        """Method labels in the order given."""
+        return [m["method"] for m in self.manifest["methods"]]
+
+    @property
+    def selections(self) -> list[str]:
+        """``"refined"`` and ``"k=…"``."""
+        return [s for s in self.rows.selection.unique() if s != "all"] if len(self.rows) else []
+
+    @property
+    def complete(self) -> bool:
+        """The run finished; if not, the rows of the methods that were done are here."""
+        return bool(self.manifest["complete"])
+
+    def to_frame(self) -> pd.DataFrame:
+        """The flat rows (a copy)."""
+        frame: pd.DataFrame = self.rows.copy()
+        return frame
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """Mean over facts (within relations, then over relations), 95 % interval and n of every cell.
+
+        Facts for which a method selected no neuron count with effect 0; ``empty`` says how many they are.
+        """
+        wide = self.rows.pivot_table(index=["fact", "relation"], columns=CELL, values="value", sort=False)
+        relations = wide.index.get_level_values("relation").to_series().reset_index(drop=True)
+        result = summarise(wide.reset_index(drop=True), relations, seed=self.manifest["settings"]["seed"])
+        cells = self.rows.groupby(CELL, sort=False).n_neurons
+        result["n_neurons"] = cells.mean()
+        result["empty"] = cells.agg(lambda sizes: int((sizes == 0).sum()))
+        summary: pd.DataFrame = result.reset_index()
+        return summary
+
+    def cell(self, **where: str) -> pd.DataFrame:
+        """Rows of `summary` with the given column values (``metric`` defaults to the relative change)."""
+        found = self.summary
+        for column, value in ({"metric": HEADLINE} | where).items():
+            if column not in CELL:
+                raise ConfigError(unknown("column", column, CELL))
+            found = found[found[column] == value]
+        return found
+
+    def table(self, intervention: str = "suppress", selection: str = "refined", metric: str = HEADLINE) -> pd.DataFrame:
+        """Methods × groups, and the random controls of the target: mean with 95 % interval as text.
+
+        Parameters
+        ----------
+        intervention : ``"suppress"`` or ``"amplify"``.
+        selection : ``"refined"`` or ``"k=5"`` and the like.
+        metric : e.g. ``"relative_change"``, ``"mean_relative_change"``, ``"delta_logprob"``, ``"flip"``.
+        """
+        for kind, value, known in (
+            ("intervention", intervention, self.rows.intervention.unique()),
+            ("selection", selection, self.selections),
+            ("metric", metric, self.rows.metric.unique()),
+        ):
+            if value not in known:
+                raise ConfigError(unknown(kind, value, known))
+        found = self.cell(intervention=intervention, selection=selection, metric=metric)
+        own = found[found.neurons == "method"].assign(column=lambda f: f.group)
+        random = found[(found.neurons != "method") & (found.group == "target")].assign(column=lambda f: f.neurons)
+        percent = metric in ("relative_change", "mean_relative_change", "flip")
+        cells = pd.concat([own, random])
+        cells["text"] = [interval_text(r.mean, r.low, r.high, percent) for r in cells.itertuples()]
+        table = cells.set_index(["method", "column"]).text.unstack().reindex(self.methods)  # noqa: PD010  # no duplicates
+        sizes = own[own.group == "target"].set_index("method")
+        table.insert(0, "neurons", sizes.n_neurons.reindex(table.index).map("{:.1f}".format))
+        table.insert(1, "none", sizes["empty"].reindex(table.index).map("{:.0f}".format))
+        order = [
+            "neurons",
+            "none",
+            "target",
+            "same_object",
+            "same_relation",
+            "other_relation",
+            "random",
+            "random_same_layer",
+        ]
+        ordered: pd.DataFrame = table[[c for c in order if c in table]].rename_axis(columns=None)
+        return ordered
+
+    @property
+    def precondition(self) -> dict[str, float]:
+        """Relative change of p(answer) when the whole FFN is silent at the answer: ``mean, low, high, n``."""
+        row = self.cell(method=WHOLE_FFN, intervention="suppress").iloc[0]
+        return {name: float(row[name]) for name in ("mean", "low", "high", "n")}
+
+    @property
+    def claim_possible(self) -> bool:
+        """The feed-forward blocks carry enough of the answers for claims about single neurons."""
+        return self.precondition["high"] < -NO_CLAIM_BELOW
+
+    def verdict(self) -> str:
+        """The precondition in words."""
+        p = self.precondition
+        text = interval_text(p["mean"], p["low"], p["high"], percent=True)
+        start = (
+            f"Silencing all feed-forward neurons at the answer position changes p(answer) by {text} (n = {p['n']:.0f})."
+        )
+        if self.claim_possible:
+            return f"{start} The feed-forward blocks carry enough of these answers for claims about neurons."
+        return (
+            f"{start} That is not clearly a loss of more than {NO_CLAIM_BELOW:.0%}, so no neuron claim can be made for "
+            "this model: the answers are carried elsewhere."
+        )
+
+    def plot(self, kind: str = "suppress") -> Figure:
+        """One figure: ``"suppress"``, ``"amplify"``, ``"layers"``, ``"budgets"`` or ``"overlap"``.
+
+        Raises
+        ------
+        ConfigError : unknown figure.
+        """
+        from kn_attrib.evaluation.figures import FIGURES
+
+        if kind not in FIGURES:
+            raise ConfigError(unknown("figure", kind, FIGURES))
+        return FIGURES[kind](self)
+
+    def report(self, path: str | Path) -> Path:
+        """Write a self-contained HTML report; returns its path."""
+        from kn_attrib.evaluation.report import write_report
+
+        return write_report(self, Path(path))
+
+    def save(self, folder: str | Path, overwrite: bool = False) -> Path:
+        """Write rows, facts, neurons (Parquet) and ``manifest.json``; returns the folder.
+
+        Raises
+        ------
+        StoreError : the folder holds another run (unless ``overwrite``), or cannot be written.
+        """
+        target = check_folder(Path(folder), overwrite)
+        for name in FRAMES:
+            write_parquet(target / f"{name}.parquet", getattr(self, name))
+        # Last, so that a folder with a manifest is a whole run.
+        write_json(target / "manifest.json", self.manifest)
+        return target
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Comparison:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        StoreError : the folder does not hold a saved comparison.
+        """
+        source = Path(folder)
+        if not (source / "manifest.json").is_file():
+            raise StoreError(
+                f"{source} holds no saved comparison; expected manifest.json and {', '.join(FRAMES)}.parquet."
+            )
+        try:
+            frames = {name: pd.read_parquet(source / f"{name}.parquet") for name in FRAMES}
+        except (OSError, ValueError) as error:
+            raise StoreError(f"cannot read the comparison in {source}: {error}.") from error
+        return cls(**frames, manifest=read_json(source / "manifest.json"))
+
+
+def check_folder(folder: Path, overwrite: bool) -> Path:
+    """The folder, if a run may be written there.
+
+    Raises
+    ------
+    StoreError : it exists and holds something already.
+    """
+    if folder.is_file():
+        raise StoreError(f"{folder} is a file; expected a folder to write to.")
+    if not overwrite and folder.is_dir() and any(folder.iterdir()):
+        what = "another run" if (folder / "manifest.json").exists() else "other files"
+        raise StoreError(f"{folder} exists and holds {what}; choose another --out folder, or say --overwrite.")
+    return folder
+
+
+def interval_text(mean: float, low: float, high: float, percent: bool) -> str:
+    """``−38.7 % [−45.0, −31.2]``, or without percent ``−1.23 [−1.40, −1.05]``."""
+    if pd.isna(mean):
+        return "–"
+    scale, digits, unit = (100, 1, " %") if percent else (1, 2, "")
+    numbers = [f"{scale * x:+.{digits}f}".replace("-", "−") for x in (mean, low, high)]
+    return f"{numbers[0]}{unit} [{numbers[1]}, {numbers[2]}]"

@@ -1,0 +1,161 @@
+"""Figures of a comparison, drawn with seaborn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from kn_attrib.neurons import NeuronSet
+
+if TYPE_CHECKING:
+    from kn_attrib.evaluation.comparison import Comparison
+
+GROUP_NAMES = {
+    "target": "this fact",
+    "same_object": "same answer",
+    "same_relation": "same relation",
+    "other_relation": "other relation",
+    "random": "this fact, random neurons",
+}
+# Dark for what should move, lighter for the control groups, grey for random neurons.
+GROUP_COLOURS = dict(zip(GROUP_NAMES, [*sns.color_palette("colorblind")[:4], (0.6, 0.6, 0.6)], strict=True))
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    with sns.axes_style("whitegrid"), mpl.rc_context({"font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "kn"}):
+        yield
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    # Figure() itself, not pyplot: nothing global is opened that somebody would have to close.
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def bars(comparison: Comparison, intervention: str) -> Figure:
+    """Relative change of p(answer) by method and group, with 95 % intervals (refined neurons)."""
+    cells = comparison.cell(intervention=intervention, selection="refined")
+    own = cells[cells.neurons == "method"]
+    random = cells[(cells.neurons == "random") & (cells.group == "target")].assign(group="random")
+    data = pd.concat([own, random])
+    names = {"suppress": "Suppressing", "amplify": "Amplifying"}
+    with _style():
+        figure, axes = _figure(8.5, 1.2 + 0.62 * len(comparison.methods))
+        sns.barplot(
+            data, y="method", x="mean", hue="group", order=comparison.methods, hue_order=list(GROUP_NAMES),
+            palette=GROUP_COLOURS, orient="h", ax=axes, errorbar=None,
+        )  # fmt: skip
+        _whiskers(axes, data, comparison.methods)
+        axes.axvline(0, color="0.2", linewidth=0.8)
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.set(xlabel="relative change of p(answer) on held-out paraphrases", ylabel="",
+                 title=f"{names[intervention]} each method's refined neurons")  # fmt: skip
+        handles, _ = axes.get_legend_handles_labels()
+        if axes.legend_ is not None:
+            axes.legend_.remove()
+        figure.legend(handles, GROUP_NAMES.values(), loc="outside lower center", ncols=5, frameon=False)
+    return figure
+
+
+def _whiskers(axes: Axes, data: pd.DataFrame, methods: list[str]) -> None:
+    """95 % intervals, which the bars' own means do not know."""
+    cells = data.set_index(["method", "group"])
+    height = 0.8 / len(GROUP_NAMES)
+    for i, method in enumerate(methods):
+        for j, group in enumerate(GROUP_NAMES):
+            if (method, group) in cells.index and not np.isnan(cells.loc[(method, group), "mean"]):
+                row = cells.loc[(method, group)]
+                y = i - 0.4 + (j + 0.5) * height
+                axes.plot([row["low"], row["high"]], [y, y], color="0.15", linewidth=1.0, solid_capstyle="butt")
+
+
+def layers(comparison: Comparison) -> Figure:
+    """Share of each method's refined neurons in each layer."""
+    refined = comparison.neurons[comparison.neurons.selection == "refined"]
+    counts = refined.groupby(["method", "layer"]).size().unstack(fill_value=0)  # noqa: PD010  # no duplicates
+    counts = counts.reindex(
+        index=comparison.methods, columns=range(comparison.manifest["model"]["layers"]), fill_value=0
+    )
+    shares = counts.div(counts.sum(axis=1).replace(0, 1), axis=0)
+    with _style():
+        figure, axes = _figure(2.8 + 0.62 * shares.shape[1], 1.3 + 0.36 * len(shares))
+        sns.heatmap(shares, annot=shares.shape[1] <= 16, fmt=".0%", cmap="Blues", vmin=0, vmax=1, ax=axes,
+                    cbar=False, linewidths=0.5)  # fmt: skip
+        axes.set(title="Where the refined neurons are", xlabel="layer", ylabel="")
+    return figure
+
+
+def budgets(comparison: Comparison) -> Figure:
+    """Effect of suppressing the top k neurons, by k, for each method and for random neurons."""
+    cells = comparison.cell(intervention="suppress", group="target")
+    cells = cells[cells.selection.str.startswith("k=")].assign(k=lambda f: f.selection.str[2:].astype(int))
+    own = cells[cells.neurons == "method"]
+    palette = dict(zip(comparison.methods, sns.color_palette("colorblind", len(comparison.methods)), strict=True))
+    with _style():
+        figure, axes = _figure(7.5, 4.2)
+        for method, part in own.groupby("method", sort=False):
+            part = part.sort_values("k")
+            colour = palette[str(method)]
+            axes.plot(part.k, part["mean"], marker="o", markersize=4, label=str(method), color=colour)
+            axes.fill_between(part.k, part.low, part.high, color=colour, alpha=0.12, linewidth=0)
+        axes.axhline(0, color="0.2", linewidth=0.8)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.set(title="Suppressing equally many neurons of each method", xlabel="neurons suppressed (top k)",
+                 ylabel="relative change of p(answer)")  # fmt: skip
+        figure.legend(loc="outside right center", frameon=False)
+    return figure
+
+
+def overlap(comparison: Comparison) -> Figure:
+    """Mean Jaccard overlap of two methods' top-k neurons of the same fact, at the largest budget up to 10."""
+    ks = sorted(int(s[2:]) for s in comparison.selections if s.startswith("k="))
+    selection = f"k={max([k for k in ks if k <= 10] or ks)}" if ks else "refined"
+    chosen = comparison.neurons[comparison.neurons.selection == selection]
+    sets: dict[str, dict[str, NeuronSet]] = {m: {} for m in comparison.methods}
+    for (method, fact), part in chosen.groupby(["method", "fact"]):
+        sets[str(method)][str(fact)] = NeuronSet(zip(part.layer, part.neuron, strict=True))
+    facts = comparison.facts.fact[comparison.facts.status == "used"]
+    empty = NeuronSet()
+
+    def mean_jaccard(a: str, b: str) -> float:
+        return float(np.mean([sets[a].get(f, empty).jaccard(sets[b].get(f, empty)) for f in facts]))
+
+    matrix = pd.DataFrame([[mean_jaccard(a, b) for b in sets] for a in sets], index=list(sets), columns=list(sets))
+    with _style():
+        figure, axes = _figure(2.4 + 0.62 * len(sets), 1.9 + 0.46 * len(sets))
+        sns.heatmap(matrix, annot=True, fmt=".2f", cmap="Greens", vmin=0, vmax=1, ax=axes, cbar=False, linewidths=0.5)
+        axes.set(title=f"Overlap of neurons between methods (Jaccard, {selection})")
+        axes.tick_params(axis="x", rotation=40)
+        for label in axes.get_xticklabels():
+            label.set_horizontalalignment("right")
+    return figure
+
+
+FIGURES: dict[str, Callable[[Any], Figure]] = {
+    "suppress": lambda comparison: bars(comparison, "suppress"),
+    "amplify": lambda comparison: bars(comparison, "amplify"),
+    "budgets": budgets,
+    "layers": layers,
+    "overlap": overlap,
+}
+CAPTIONS = {
+    "suppress": "Relative change of the answer's probability when each method's refined neurons are set to zero at the "
+    "answer position, on held-out paraphrases of the fact and on control facts. Bars: mean over facts within "
+    "relations, then over relations; lines: 95 % bootstrap intervals.",
+    "amplify": "The same when the neurons' activations are multiplied by the amplification factor.",
+    "budgets": "The paper's thresholds give every method a different number of neurons; here each method's k "
+    "highest-scoring neurons are suppressed. Bands: 95 % intervals.",
+    "layers": "Share of each method's refined neurons by layer (0 is next to the embeddings).",
+    "overlap": "How far two methods name the same neurons for the same fact. Agreement is not correctness.",
+}

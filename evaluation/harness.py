@@ -1,0 +1,322 @@
+"""`compare`: every method on the same facts, judged by interventions on held-out paraphrases and controls."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from kn_attrib.errors import ConfigError, FactError, NeuronError
+from kn_attrib.evaluation.comparison import Comparison
+from kn_attrib.evaluation.controls import GROUPS, NEURON_SETS, Group, control_set, group_prompts
+from kn_attrib.evaluation.effects import INTACT, Evaluator, Job, effect
+from kn_attrib.evaluation.selection import Candidate, Selection, select_facts
+from kn_attrib.facts import Fact, FactSet, load_facts
+from kn_attrib.model import NeuronModel
+from kn_attrib.neurons import NeuronSet
+from kn_attrib.prompts import Prompt
+from kn_attrib.refine import Refinement, refine_all
+from kn_attrib.registry import make_scorer
+from kn_attrib.scorer import Scorer
+from kn_attrib.scores import NeuronScores
+from kn_attrib.scoring import score_prompts
+from kn_attrib.store import versions
+
+DEFAULT_METHODS = (
+    "integrated_gradients",
+    "layer_conductance",
+    "layer_integrated_gradients",
+    "gradient_x_activation",
+    "ablation",
+    "activation",
+    "random",
+)
+WHOLE_FFN = "whole_ffn"
+FACTS_AT_ONCE = 8
+
+
+class ComparisonInterrupted(KeyboardInterrupt):
+    """A comparison was stopped by hand; ``comparison`` holds everything that was finished."""
+
+    def __init__(self, comparison: Comparison) -> None:
+        super().__init__("the comparison was interrupted")
+        self.comparison = comparison
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a comparison; see `compare`."""
+
+    budgets: tuple[int, ...] = (1, 5, 10, 20)
+    refinement: str | None = None
+    factor: float = 2.0
+    control_facts: int = 5
+    limit: int | None = None
+    max_prompts: int | None = None
+    known_share: float = 0.5
+    keep: tuple[str, ...] = ()
+    seed: int = 0
+    max_rows: int = 256
+
+    def check(self, model: NeuronModel) -> None:
+        """Raise on a setting that is out of range for the model."""
+        size = model.n_layers * model.n_neurons
+        for k in self.budgets:
+            if not 1 <= k <= size:
+                raise NeuronError(f"budget k = {k}; expected 1 to {size}, the number of neurons of {model.name}.")
+        for name, least in (("limit", 1), ("max_prompts", 1), ("control_facts", 0), ("max_rows", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name} is {value}; expected at least {least}.")
+        for reason in self.keep:
+            if reason not in ("unknown", "ambiguous", "leaking"):
+                raise ConfigError(f"keep holds {reason!r}; expected 'unknown', 'ambiguous' or 'leaking'.")
+        if self.factor < 0:
+            raise ConfigError(f"factor is {self.factor}; expected a number of at least 0.")
+        if self.refinement is not None:
+            Refinement.preset(self.refinement)
+
+
+def compare(
+    model: NeuronModel,
+    facts: str | Path | Sequence[Fact],
+    methods: Sequence[str | type[Scorer] | Scorer] = DEFAULT_METHODS,
+    *,
+    budgets: Sequence[int] = (1, 5, 10, 20),
+    refinement: str | None = None,
+    factor: float = 2.0,
+    control_facts: int = 5,
+    limit: int | None = None,
+    max_prompts: int | None = None,
+    known_share: float = 0.5,
+    keep: Sequence[str] = (),
+    seed: int = 0,
+    max_rows: int = 256,
+    progress: bool = True,
+) -> Comparison:
+    """Compare attribution methods on suppression and amplification, against control groups and control neurons.
+
+    For every fact that the model knows, each method scores all neurons on the fact's ``prompts``; its refined set and
+    its top ``k`` are then suppressed (×0) and amplified (×``factor``) at the answer position, and the change of the
+    answer's probability is measured on the fact's ``held_out`` paraphrases and on three control groups, next to
+    equally many random neurons.
+
+    Parameters
+    ----------
+    model : from `load_model`.
+    facts : anything `load_facts` reads; facts beyond ``limit`` still serve as controls.
+    methods : names, ``"name:preset"``, classes or scorers.
+    budgets : numbers of neurons for the equal-budget comparison.
+    refinement : a preset name, default the paper's thresholds with each method's own threshold.
+    factor : amplification.
+    control_facts : most facts in each control group of a fact.
+    limit : most facts to score.
+    max_prompts : most attribution prompts per fact.
+    known_share : a fact is known if its answer is on top in at least this share of its attribution prompts.
+    keep : facts to keep although ``"unknown"``, ``"ambiguous"`` or ``"leaking"`` (answer inside the subject).
+    seed : of control facts, control neurons and bootstrap.
+    max_rows : most prompts in one forward pass.
+    progress : show progress bars.
+
+    Returns
+    -------
+    Comparison with flat rows ``(fact, method, selection, neurons, intervention, group, metric, value)``.
+
+    Raises
+    ------
+    NeuronError : a budget is larger than the model.
+    FactError : no fact can be judged (the reasons are counted).
+    ComparisonInterrupted : on Ctrl-C, holding what was finished.
+    """
+    settings = Settings(
+        tuple(budgets), refinement, factor, control_facts, limit, max_prompts, known_share, tuple(keep), seed, max_rows
+    )
+    settings.check(model)
+    scorers = _named([make_scorer(method) for method in methods])
+    return _Run(model, load_facts(facts), scorers, settings, progress).execute()
+
+
+def _named(scorers: Sequence[Scorer]) -> dict[str, Scorer]:
+    """Scorers under their name, with parameters where a name occurs more than once."""
+    if not scorers:
+        raise ConfigError("methods is empty; expected at least one.")
+    names = [scorer.name for scorer in scorers]
+    labels = [repr_of(s) if names.count(s.name) > 1 else s.name for s in scorers]
+    if len(set(labels)) < len(labels):
+        raise ConfigError(f"methods names the same scorer twice: {', '.join(labels)}.")
+    return dict(zip(labels, scorers, strict=True))
+
+
+def repr_of(scorer: Scorer) -> str:
+    """``name(param=value, …)`` with the parameters that differ from the defaults."""
+    changed = {k: v for k, v in scorer.params().items() if v != scorer.defaults()[k]}
+    return f"{scorer.name}({', '.join(f'{k}={v}' for k, v in changed.items())})" if changed else scorer.name
+
+
+@dataclass
+class _Run:
+    """One comparison in progress: rows grow method by method, so that an interruption keeps what is done."""
+
+    model: NeuronModel
+    facts: FactSet
+    scorers: dict[str, Scorer]
+    settings: Settings
+    progress: bool
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    neurons: list[dict[str, Any]] = field(default_factory=list)
+    methods: list[dict[str, Any]] = field(default_factory=list)
+
+    def execute(self) -> Comparison:
+        started = time.perf_counter()
+        selection = self._select()
+        groups = {c.fact.id: group_prompts(c, selection.pool, self.settings.control_facts, self.settings.seed)
+                  for c in selection.targets}  # fmt: skip
+        evaluator = Evaluator(self.model, self.settings.max_rows)
+        try:
+            self._whole_ffn(evaluator, selection, groups)
+            for label, scorer in self.scorers.items():
+                self._method(label, scorer, evaluator, selection, groups)
+        except KeyboardInterrupt as interrupt:
+            raise ComparisonInterrupted(self._result(selection, started, complete=False)) from interrupt
+        return self._result(selection, started, complete=True)
+
+    @contextmanager
+    def _bar(self, what: str, total: int | None) -> Iterator[Callable[[int], object]]:
+        # disable=None: bars only where somebody can see them.
+        with tqdm(desc=what, total=total, disable=None if self.progress else True, leave=False) as bar:
+            yield bar.update
+
+    def _select(self) -> Selection:
+        s = self.settings
+        with self._bar("asking the model for all facts", None) as update:
+            selection = select_facts(
+                self.model, self.facts, limit=s.limit, max_prompts=s.max_prompts,
+                known_share=s.known_share, keep=s.keep, max_rows=s.max_rows, progress=update,
+            )  # fmt: skip
+        if not selection.targets:
+            counts = pd.Series([c.status for c in selection.candidates]).value_counts().to_dict()
+            first = next((c.skipped[0] for c in selection.candidates if c.skipped), "")
+            raise FactError(
+                f"none of the {len(self.facts)} facts can be judged on {self.model.name}: {counts}. {first}".strip()
+            )
+        return selection
+
+    def _whole_ffn(
+        self, evaluator: Evaluator, selection: Selection, groups: dict[str, dict[Group, tuple[Prompt, ...]]]
+    ) -> None:
+        prompts = [p for c in selection.targets for p in groups[c.fact.id]["target"]]
+        after = iter(evaluator.without_ffn(prompts))
+        before = iter(evaluator.run([Job(p, INTACT, 1.0) for p in prompts]))
+        for c in selection.targets:
+            n = len(groups[c.fact.id]["target"])
+            found = effect([next(before) for _ in range(n)], [next(after) for _ in range(n)])
+            size = self.model.n_layers * self.model.n_neurons
+            self._add(c.fact, WHOLE_FFN, "all", "method", size, "suppress", "target", n, found)
+
+    def _method(
+        self,
+        label: str,
+        scorer: Scorer,
+        evaluator: Evaluator,
+        selection: Selection,
+        groups: dict[str, dict[Group, tuple[Prompt, ...]]],
+    ) -> None:
+        prompts = [p for c in selection.targets for p in c.prompts]
+        started = time.perf_counter()
+        with self._bar(f"{label}: scoring prompts", len(prompts)) as update:
+            scores = score_prompts(self.model, prompts, scorer, progress=update)
+        seconds = time.perf_counter() - started
+        sets = self._sets(scores, scorer)
+        with self._bar(f"{label}: intervening on facts", len(selection.targets)) as update:
+            for start in range(0, len(selection.targets), FACTS_AT_ONCE):
+                some = selection.targets[start : start + FACTS_AT_ONCE]
+                self._intervene(label, some, sets, evaluator, groups)
+                update(len(some))
+        self._describe(label, scorer, scores, sets, seconds)
+
+    def _sets(self, scores: NeuronScores, scorer: Scorer) -> dict[str, dict[str, NeuronSet]]:
+        refinement = (
+            Refinement.preset(self.settings.refinement)
+            if self.settings.refinement
+            else Refinement(threshold=scorer.threshold)
+        )
+        chosen = {"refined": refinement} | {f"k={k}": replace(refinement, k=k) for k in self.settings.budgets}
+        return {name: refine_all(scores, each) for name, each in chosen.items()}
+
+    def _intervene(
+        self,
+        label: str,
+        targets: Sequence[Candidate],
+        sets: dict[str, dict[str, NeuronSet]],
+        evaluator: Evaluator,
+        groups: dict[str, dict[Group, tuple[Prompt, ...]]],
+    ) -> None:
+        """Run a few facts' interventions in one go, then read off the rows."""
+        s = self.settings
+        plan = []
+        for c in targets:
+            for selection, found in sets.items():
+                own = found[c.fact.id]
+                for kind in NEURON_SETS:
+                    neurons = own if kind == "method" else control_set(kind, own, self.model, s.seed, c.fact.id)
+                    for name, factor in (("suppress", 0.0), ("amplify", s.factor)):
+                        plan += [(c, selection, kind, neurons, name, factor, group) for group in GROUPS]
+        jobs = [Job(p, neurons, factor) for c, _, _, neurons, _, factor, g in plan for p in groups[c.fact.id][g]]
+        after = iter(evaluator.run(jobs))
+        before = iter(evaluator.run([Job(job.prompt, INTACT, 1.0) for job in jobs]))
+        for c, selection, kind, neurons, name, _, group in plan:
+            n = len(groups[c.fact.id][group])
+            if n:
+                metrics = effect([next(before) for _ in range(n)], [next(after) for _ in range(n)])
+                self._add(c.fact, label, selection, kind, len(neurons), name, group, n, metrics)
+
+    def _add(
+        self, fact: Fact, method: str, selection: str, neurons: str, size: int, intervention: str, group: str,
+        n_prompts: int, found: dict[str, float],
+    ) -> None:  # fmt: skip
+        common = {
+            "fact": fact.id, "relation": fact.relation, "method": method, "selection": selection, "neurons": neurons,
+            "n_neurons": size, "intervention": intervention, "group": group, "n_prompts": n_prompts,
+        }  # fmt: skip
+        self.rows += [common | {"metric": metric, "value": value} for metric, value in found.items()]
+
+    def _describe(
+        self, label: str, scorer: Scorer, scores: NeuronScores, sets: dict[str, dict[str, NeuronSet]], seconds: float
+    ) -> None:
+        relation = dict(zip(scores.facts, scores.relations, strict=True))
+        self.neurons += [
+            {"method": label, "selection": name, "fact": fact, "relation": relation[fact], "layer": n.layer,
+             "neuron": n.index}
+            for name, found in sets.items() for fact, neurons in found.items() for n in neurons
+        ]  # fmt: skip
+        gap = None
+        if scores.gap is not None and scores.difference is not None:
+            gap = float(np.median((scores.gap.abs() / scores.difference.abs().clamp_min(1e-12)).numpy()))
+        self.methods.append(
+            {"method": label, "name": scorer.name, "params": scorer.params(), "seconds": seconds,
+             "seconds_per_prompt": seconds / len(scores), "median_relative_gap": gap}
+        )  # fmt: skip
+
+    def _result(self, selection: Selection, started: float, complete: bool) -> Comparison:
+        manifest = {
+            "complete": complete,
+            "model": {"name": self.model.name, "class": type(self.model.model).__name__, "kind": self.model.kind,
+                      "layers": self.model.n_layers, "neurons_per_layer": self.model.n_neurons,
+                      "dtype": self.model.dtype_name, "device": str(self.model.device),
+                      "sha256": self.model.digest},
+            "facts": {"sha256": self.facts.digest, "n": len(self.facts)},
+            "settings": asdict(self.settings),
+            "methods": self.methods,
+            "versions": versions(),
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "seconds": round(time.perf_counter() - started, 1),
+        }  # fmt: skip
+        return Comparison(pd.DataFrame(self.rows), selection.to_frame(), pd.DataFrame(self.neurons), manifest)

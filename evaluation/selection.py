@@ -1,0 +1,175 @@
+"""Which facts can be judged: known, unambiguous, with prompts on both sides; all others are named with the reason."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from kn_attrib.facts import Fact, FactSet
+from kn_attrib.model import NeuronModel
+from kn_attrib.prompts import Prompt, Split
+
+USED = "used"
+REASONS = {
+    USED: "used",
+    "unusable": "no attribution or no held-out prompt can be put to this model",
+    "unknown": "the model does not know the answer (not the most likely token in enough attribution prompts)",
+    "ambiguous": "several answers are right",
+    "leaking": "the answer is inside the subject",
+    "limit": "beyond the asked number of facts (still serves as a control)",
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A fact with its encoded prompts and how well the model knows it.
+
+    Attributes
+    ----------
+    prompts, held_out : encoded texts of the two splits.
+    status : a key of `REASONS`.
+    """
+
+    fact: Fact
+    prompts: tuple[Prompt, ...]
+    held_out: tuple[Prompt, ...]
+    skipped: tuple[str, ...]
+    correct: float
+    p_prompts: float
+    p_held_out: float
+    status: str
+
+
+@dataclass(frozen=True)
+class Selection:
+    """All facts given, triaged.
+
+    Attributes
+    ----------
+    candidates : every fact, in order.
+    """
+
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def targets(self) -> tuple[Candidate, ...]:
+        """Facts that are scored and intervened on."""
+        return tuple(c for c in self.candidates if c.status == USED)
+
+    @property
+    def pool(self) -> tuple[Candidate, ...]:
+        """Facts that may serve as controls: the targets, and those beyond the limit."""
+        return tuple(c for c in self.candidates if c.status in (USED, "limit"))
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per fact: triple, status, prompts used and left out, what the model knows."""
+        frame: pd.DataFrame = pd.DataFrame(
+            {
+                "fact": c.fact.id,
+                "relation": c.fact.relation,
+                "subject": c.fact.subject,
+                "answer": c.fact.answer,
+                "status": c.status,
+                "prompts": len(c.prompts),
+                "held_out": len(c.held_out),
+                "skipped": len(c.skipped),
+                "skip_reason": c.skipped[0] if c.skipped else "",
+                "correct": c.correct,
+                "p_prompts": c.p_prompts,
+                "p_held_out": c.p_held_out,
+            }
+            for c in self.candidates
+        )
+        return frame
+
+
+def select_facts(
+    model: NeuronModel,
+    facts: FactSet,
+    *,
+    limit: int | None = None,
+    max_prompts: int | None = None,
+    known_share: float = 0.5,
+    keep: Sequence[str] = (),
+    max_rows: int = 256,
+    progress: Callable[[int], object] | None = None,
+) -> Selection:
+    """Triage facts for one model.
+
+    Parameters
+    ----------
+    limit : most facts to use as targets, taken from the relations in turn.
+    max_prompts : most attribution prompts of a fact (the first ones that this model can be asked).
+    known_share : a fact is known if its answer is the most likely token in at least this share of its attribution
+        prompts; held-out prompts have no say, so that evaluation is not selected on.
+    keep : reasons (``"unknown"``, ``"ambiguous"``, ``"leaking"``) that shall not exclude a fact.
+    """
+    encoded = {split: _encode(model, facts, split, max_prompts) for split in ("prompts", "held_out")}
+    answers = {split: _ask(model, found, max_rows, progress) for split, (found, _) in encoded.items()}
+    candidates = []
+    for fact in facts:
+        prompts, held_out = (tuple(encoded[split][0].get(fact.id, ())) for split in ("prompts", "held_out"))
+        skipped = tuple(r for split in ("prompts", "held_out") for r in encoded[split][1].get(fact.id, ()))
+        p, correct = answers["prompts"].get(fact.id, (np.nan, 0.0))
+        p_held_out, _ = answers["held_out"].get(fact.id, (np.nan, 0.0))
+        status = _status(fact, bool(prompts and held_out), correct >= known_share, keep)
+        candidates.append(Candidate(fact, prompts, held_out, skipped, correct, p, p_held_out, status))
+    return Selection(_limited(candidates, limit))
+
+
+def _encode(
+    model: NeuronModel, facts: FactSet, split: Split, max_prompts: int | None
+) -> tuple[dict[str, list[Prompt]], dict[str, list[str]]]:
+    encoding = model.encoder.encode_all(facts, split)
+    found: dict[str, list[Prompt]] = defaultdict(list)
+    skipped: dict[str, list[str]] = defaultdict(list)
+    for prompt in encoding.prompts:
+        if split == "held_out" or max_prompts is None or len(found[prompt.fact.id]) < max_prompts:
+            found[prompt.fact.id].append(prompt)
+    for each in encoding.skipped:
+        skipped[each.fact].append(each.reason)
+    return found, skipped
+
+
+def _ask(
+    model: NeuronModel,
+    found: dict[str, list[Prompt]],
+    max_rows: int,
+    progress: Callable[[int], object] | None,
+) -> dict[str, tuple[float, float]]:
+    """Mean probability of the answer and share of prompts where it is the most likely token, per fact."""
+    prompts = [p for group in found.values() for p in group]
+    probability, top = np.zeros(len(prompts)), np.zeros(len(prompts))
+    for indices, batch in model.batches(prompts, max_rows):
+        answer = model.answers(batch)
+        probability[indices] = answer.logprob.exp().cpu().numpy()
+        top[indices] = (answer.rank == 1).cpu().numpy()
+        if progress is not None:
+            progress(len(indices))
+    result, start = {}, 0
+    for fact, group in found.items():
+        part = slice(start, start + len(group))
+        result[fact] = (float(probability[part].mean()), float(top[part].mean()))
+        start += len(group)
+    return result
+
+
+def _status(fact: Fact, usable: bool, known: bool, keep: Sequence[str]) -> str:
+    found = {"unknown": not known, "ambiguous": fact.is_ambiguous, "leaking": fact.leaks_answer}
+    if not usable:
+        return "unusable"
+    return next((reason for reason, holds in found.items() if holds and reason not in keep), USED)
+
+
+def _limited(candidates: list[Candidate], limit: int | None) -> tuple[Candidate, ...]:
+    used = FactSet(tuple(c.fact for c in candidates if c.status == USED))
+    if limit is None or len(used) <= limit:
+        return tuple(candidates)
+    chosen = {fact.id for fact in used.spread(limit)}
+    beyond = [c for c in candidates if c.status == USED and c.fact.id not in chosen]
+    replaced = {c.fact.id: replace(c, status="limit") for c in beyond}
+    return tuple(replaced.get(c.fact.id, c) for c in candidates)

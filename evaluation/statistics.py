@@ -1,0 +1,69 @@
+"""Means over facts with bootstrap intervals that resample relations, then facts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def mean_weights(relations: Sequence[str]) -> Array:
+    """Weights ``[fact]`` of the mean over relations of the mean over a relation's facts."""
+    codes, names = pd.factorize(np.asarray(relations, dtype=object))
+    counts = np.bincount(codes, minlength=len(names))
+    return np.asarray(1 / (counts[codes] * len(names)), dtype=np.float64)
+
+
+def resampled_weights(relations: Sequence[str], resamples: int, seed: int) -> Array:
+    """Weights ``[resample, fact]`` of hierarchical bootstrap means: relations are drawn, then facts within each draw.
+
+    One set of weights serves every quantity measured on the same facts, so differences between them are paired.
+    """
+    codes, names = pd.factorize(np.asarray(relations, dtype=object))
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
+    weights = np.zeros((resamples, len(codes)))
+    for relation in range(len(names)):
+        members = np.flatnonzero(codes == relation)
+        n = len(members)
+        # Drawing a relation m times and n facts each time is drawing m·n facts, as counts.
+        counts = rng.multinomial(drawn[:, relation] * n, np.full(n, 1 / n))
+        weights[:, members] = counts / (n * len(names))
+    return weights
+
+
+def summarise(values: pd.DataFrame, relations: pd.Series, resamples: int = 10_000, seed: int = 0) -> pd.DataFrame:
+    """Mean, 95 % interval and number of facts of each column.
+
+    Parameters
+    ----------
+    values : ``[fact, quantity]``; a missing value leaves the fact out of that quantity.
+    relations : relation of each fact.
+    resamples, seed : of the bootstrap (percentile intervals).
+
+    Returns
+    -------
+    One row per quantity: ``mean, low, high, n``.
+    """
+    rows: pd.DataFrame = pd.DataFrame(index=values.columns, columns=["mean", "low", "high", "n"], dtype=float)
+    present = values.notna()
+    # Quantities measured on the same facts share their resamples.
+    patterns: dict[bytes, list[int]] = {}
+    for column in range(values.shape[1]):
+        patterns.setdefault(present.iloc[:, column].to_numpy().tobytes(), []).append(column)
+    for columns in patterns.values():
+        here = present.iloc[:, columns[0]].to_numpy()
+        if not here.any():
+            rows.iloc[columns, 3] = 0
+            continue
+        names = relations[here].tolist()
+        data = values.to_numpy(dtype=float)[np.ix_(here, columns)]
+        means = resampled_weights(names, resamples, seed) @ data
+        rows.iloc[columns, 0] = mean_weights(names) @ data
+        rows.iloc[columns, 1:3] = np.quantile(means, [0.025, 0.975], axis=0).T
+        rows.iloc[columns, 3] = here.sum()
+    return rows

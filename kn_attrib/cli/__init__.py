@@ -1,0 +1,36 @@
+"""The command line: ``kn-attrib compare | score | methods | models | facts``."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from kn_attrib.cli import compare, facts, methods, models, score
+from kn_attrib.errors import KnAttribError
+
+app = typer.Typer(
+    name="kn-attrib",
+    help="Find the feed-forward neurons that carry a fact in a language model, and judge how well each method does it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for module in (compare, score, methods, models, facts):
+    app.command(module.NAME)(module.command)
+
+
+def main() -> None:
+    """Run the command line; errors that a user can mend are one line on stderr and exit status 2."""
+    # Checkpoint loading prints bars of its own, which say nothing about this program's progress.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        app()
+    except KnAttribError as error:
+        typer.echo(f"kn-attrib: error: {error}", err=True)
+        sys.exit(2)

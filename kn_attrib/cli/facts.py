@@ -1,0 +1,48 @@
+"""``kn-attrib facts``: what a fact set holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kn_attrib.cli import options
+from kn_attrib.errors import StoreError
+
+NAME = "facts"
+
+
+def command(
+    facts: options.Facts = "world",
+    relations: options.Relations = "",
+    fact: Annotated[str, typer.Option(help="Show one fact with its texts.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Write the facts to this .jsonl file.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Write over the file.")] = False,
+) -> None:
+    """Check a fact set and print its relations.
+
+    Example: kn-attrib facts --facts my_facts.jsonl
+    """
+    chosen = options.open_facts(facts, relations)
+    if fact:
+        one = chosen[fact]
+        typer.echo(f"{one.id}: {one.subject} → {one.answer}" + "".join(f" | {a}" for a in one.alternatives))
+        for name in ("prompts", "held_out"):
+            typer.echo(f"{name}:\n" + "\n".join(f"    {text}" for text in getattr(one, name)))
+        return
+    rows = []
+    for relation in chosen.relations:
+        some = chosen.of(relation)
+        answers = {f.answer for f in some}
+        counts = [sum(f.is_ambiguous for f in some), sum(f.leaks_answer for f in some)]
+        rows.append([relation, len(some), len(answers), *counts, len(some[0].prompts), len(some[0].held_out)])
+    columns = ["relation", "facts", "answers", "ambiguous", "answer in subject", "prompts", "held out"]
+    options.show(
+        rows, columns, f"{len(chosen)} facts of {len(chosen.relations)} relations, sha256 {chosen.digest[:12]}"
+    )
+    if out is not None:
+        if out.exists() and not overwrite:
+            raise StoreError(f"{out} exists; choose another --out file, or say --overwrite.")
+        chosen.save(out)
+        typer.echo(f"Facts: {out}")

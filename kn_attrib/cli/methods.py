@@ -1,0 +1,27 @@
+"""``kn-attrib methods``: what is registered."""
+
+from __future__ import annotations
+
+from kn_attrib.cli import options
+from kn_attrib.registry import get_method, list_methods, origin
+
+NAME = "methods"
+
+
+def command(plugin: options.Plugin = None) -> None:
+    """List the scoring methods: summary, parameters with defaults, presets, paper, origin.
+
+    Example: kn-attrib methods --plugin my_scorer.py
+    """
+    options.plugins(plugin)
+    every = list_methods(aliases=True)
+    for name in list_methods():
+        cls = get_method(name)
+        others = [a for a in every if a != name and get_method(a) is cls]
+        print(name + (f" (also {', '.join(others)})" if others else ""))
+        print(f"    {cls.summary()}")
+        print(f"    parameters: {', '.join(f'{k}={v!r}' for k, v in cls.defaults().items()) or 'none'}")
+        if cls.presets:
+            print(f"    presets:    {', '.join(f'{name}:{p}' for p in cls.presets)}")
+        print(f"    paper:      {cls.reference or '–'}")
+        print(f"    origin:     {origin(cls)}")

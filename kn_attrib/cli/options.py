@@ -1,0 +1,111 @@
+"""Options that several commands share, and settings from a YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from kn_attrib.errors import ConfigError, unknown
+from kn_attrib.facts import FactSet, load_facts
+from kn_attrib.loading import load_model
+from kn_attrib.model import NeuronModel
+from kn_attrib.registry import load_plugin
+
+
+def split(text: str) -> list[str]:
+    """``"a, b(x=1, y=2), c"`` -> its parts; commas inside brackets do not separate."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts if part.strip()]
+
+
+def integers(name: str, text: str) -> list[int]:
+    """``"1,5,10"`` -> numbers."""
+    try:
+        return [int(part) for part in split(text)]
+    except ValueError as error:
+        raise ConfigError(
+            f"--{name} is {text!r}; expected whole numbers separated by commas, such as 1,5,10."
+        ) from error
+
+
+def read_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Make the values of a YAML file the defaults of the command's options, so that the command line overrides them."""
+    if path is None:
+        return None
+    try:
+        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read --config {path}: {error}.") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"--config {path} holds {type(content).__name__}; expected keys and values.")
+    known = {p.name for p in context.command.params if p.name not in ("config", "help")}
+    for key in content:
+        if str(key).replace("-", "_") not in known:
+            raise ConfigError(f"--config {path}: {unknown('setting', str(key), (str(k) for k in known))}")
+    defaults = {
+        str(k).replace("-", "_"): ",".join(map(str, v)) if isinstance(v, list) and k != "plugin" else v
+        for k, v in content.items()
+    }
+    context.default_map = {**(context.default_map or {}), **defaults}
+    return path
+
+
+Model = Annotated[str, typer.Option(help="zoo:NAME, a Hugging Face id, or a local folder.")]
+Facts = Annotated[str, typer.Option(help="'world' (shipped), a .jsonl file, a .json file or a folder.")]
+Relations = Annotated[str, typer.Option(help="Only these relations, separated by commas.")]
+Limit = Annotated[int, typer.Option(help="Most facts, taken from the relations in turn; 0 for all.", min=0)]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Device = Annotated[str, typer.Option(help="Torch device; default: CUDA if there is one, else CPU.")]
+Dtype = Annotated[str, typer.Option(help="float32, float64, float16 or bfloat16.")]
+Plugin = Annotated[list[str] | None, typer.Option(help="Python file that registers scorers (may be repeated).")]
+Config = Annotated[
+    Path | None,
+    typer.Option(help="YAML file with these options as keys; the command line overrides it.", callback=read_config,
+                 is_eager=True),
+]  # fmt: skip
+
+
+def plugins(paths: list[str] | None) -> None:
+    """Load plug-in files."""
+    for path in paths or ():
+        load_plugin(path)
+
+
+def open_model(source: str, dtype: str, device: str) -> NeuronModel:
+    """`load_model` with the command line's empty text for "no device given"."""
+    return load_model(source, dtype=dtype, device=device or None)
+
+
+def open_facts(source: str, relations: str) -> FactSet:
+    """`load_facts`, restricted to relations if any are named."""
+    facts = load_facts(source)
+    return facts.of(*split(relations)) if relations else facts
+
+
+def show(rows: Iterable[Iterable[object]], columns: Iterable[str], title: str = "") -> None:
+    """Print a table."""
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    Console(width=None if Console().is_terminal else 160, markup=False, highlight=False).print(table)
+
+
+def show_frame(frame: pd.DataFrame, title: str = "") -> None:
+    """Print a data frame with its index."""
+    columns = [str(frame.index.name or ""), *(str(c).replace("_", " ") for c in frame.columns)]
+    show(([name, *row] for name, row in zip(frame.index, frame.itertuples(index=False), strict=True)), columns, title)

@@ -1,0 +1,59 @@
+"""``kn-attrib score``: the neurons of a few facts by one method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kn_attrib.cli import options
+from kn_attrib.errors import StoreError
+from kn_attrib.refine import Refinement, refine_all
+from kn_attrib.registry import make_scorer
+from kn_attrib.scoring import score
+
+NAME = "score"
+
+
+def command(
+    model: options.Model = "zoo:bert-facts",
+    facts: options.Facts = "world",
+    fact: Annotated[str, typer.Option(help="Only the fact with this id, e.g. capital:France.")] = "",
+    method: Annotated[str, typer.Option(help="name, name:preset or name(param=value).")] = "integrated_gradients",
+    refinement: Annotated[str, typer.Option(help="Preset of the refinement: dai2022 or eleuther.")] = "",
+    relations: options.Relations = "",
+    limit: options.Limit = 10,
+    seed: Annotated[int | None, typer.Option(help="Seed of methods that draw at random.")] = None,
+    device: options.Device = "",
+    dtype: options.Dtype = "float32",
+    plugin: options.Plugin = None,
+    out: Annotated[Path | None, typer.Option(help="Write all scores to this .safetensors file.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Write over the file.")] = False,
+    config: options.Config = None,
+) -> None:
+    """Score every neuron for some facts and print the refined neurons of each.
+
+    Example: kn-attrib score --fact capital:France --method integrated_gradients:dai2022 --out france.safetensors
+    """
+    if out is not None and out.exists() and not overwrite:
+        raise StoreError(f"{out} exists; choose another --out file, or say --overwrite.")
+    options.plugins(plugin)
+    chosen = options.open_facts(facts, relations)
+    some = [chosen[fact]] if fact else list(chosen.spread(limit) if limit else chosen)
+    scorer = make_scorer(method)
+    if seed is not None and "seed" in scorer.params():
+        scorer = type(scorer)(**(scorer.params() | {"seed": seed}))
+    scores = score(options.open_model(model, dtype, device), some, scorer)
+    settings = Refinement.preset(refinement) if refinement else Refinement(threshold=scorer.threshold)
+    rows = []
+    for name, neurons in refine_all(scores, settings).items():
+        mean = scores.for_fact(name).values.mean(0)
+        listed = sorted(neurons, key=lambda n: -float(mean[n.layer, n.index]))
+        rows.append(
+            [name, len(neurons), "  ".join(f"L{n.layer}:{n.index} ({mean[n.layer, n.index]:.3g})" for n in listed[:6])]
+        )
+    options.show(rows, ["fact", "neurons", "highest mean scores"], f"{scorer!r} on {model}")
+    if out is not None:
+        scores.save(out)
+        typer.echo(f"Scores: {out}")

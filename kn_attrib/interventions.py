@@ -1,0 +1,146 @@
+"""Context managers that change neurons' activations; every change is undone on any exit."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from kn_attrib.errors import ConfigError, NeuronError
+from kn_attrib.model import Edit, NeuronModel
+from kn_attrib.neurons import NeuronSet
+
+Positions = Literal["answer", "all"]
+Neurons = NeuronSet | Iterable[tuple[int, int]]
+
+
+@contextmanager
+def suppress(model: NeuronModel, neurons: Neurons, positions: Positions = "answer") -> Iterator[None]:
+    """While active, the neurons' activations are zero.
+
+    Parameters
+    ----------
+    model : the model to intervene on.
+    neurons : which neurons.
+    positions : ``"answer"`` (only where the answer is predicted) or ``"all"`` tokens.
+
+    Raises
+    ------
+    NeuronError : a neuron does not exist in the model.
+    """
+    with amplify(model, neurons, 0.0, positions):
+        yield
+
+
+@contextmanager
+def amplify(
+    model: NeuronModel, neurons: Neurons, factor: float = 2.0, positions: Positions = "answer"
+) -> Iterator[None]:
+    """While active, the neurons' activations are multiplied by ``factor`` (parameters as in `suppress`)."""
+    with _changed(model, neurons, positions, lambda vectors, _: vectors * factor):
+        yield
+
+
+@contextmanager
+def set_activation(
+    model: NeuronModel, neurons: Neurons, value: float | Tensor, positions: Positions = "answer"
+) -> Iterator[None]:
+    """While active, the neurons' activations are ``value``.
+
+    Parameters
+    ----------
+    value : one number for all, or a tensor ``[neuron]`` in the set's sorted order.
+
+    Raises
+    ------
+    NeuronError : a neuron does not exist, or ``value`` has another length than the set.
+    """
+    chosen = NeuronSet(neurons)
+    values = torch.as_tensor(value, device=model.device, dtype=model.dtype)
+    if values.ndim and values.shape != (len(chosen),):
+        raise NeuronError(f"value has shape {list(values.shape)}; expected one number or [{len(chosen)}].")
+    values = values.expand(len(chosen))
+    with _changed(model, chosen, positions, lambda _, members: values[members]):
+        yield
+
+
+@contextmanager
+def scale_rows(model: NeuronModel, sets: Sequence[NeuronSet], factor: float) -> Iterator[None]:
+    """While active, row ``r`` of a batch has the neurons of ``sets[r]`` multiplied by ``factor`` at its answer.
+
+    The many-sets-at-once form of `suppress` and `amplify`: rows never influence one another, so one forward
+    pass evaluates as many different sets as it has rows.
+    """
+    rows: dict[int, list[int]] = defaultdict(list)
+    indices: dict[int, list[int]] = defaultdict(list)
+    for row, neurons in enumerate(sets):
+        for layer, index in model.check(neurons):
+            rows[layer].append(row)
+            indices[layer].append(index)
+    edits = {
+        layer: _scale(
+            torch.tensor(rows[layer], device=model.device), torch.tensor(indices[layer], device=model.device), factor
+        )
+        for layer in rows
+    }
+    with model.edited(edits):
+        yield
+
+
+@contextmanager
+def ablate_layers(model: NeuronModel, layers: Iterable[int] | None = None) -> Iterator[None]:
+    """While active, whole feed-forward vectors are zero at the answer position (default: in every layer)."""
+
+    def zero(vectors: Tensor, answers: Tensor) -> Tensor:
+        vectors = vectors.clone()
+        vectors[torch.arange(len(answers), device=vectors.device), answers] = 0
+        return vectors
+
+    chosen = range(model.n_layers) if layers is None else layers
+    with model.edited(dict.fromkeys(chosen, zero)):
+        yield
+
+
+def _scale(rows: Tensor, indices: Tensor, factor: float) -> Edit:
+    def edit(vectors: Tensor, answers: Tensor) -> Tensor:
+        vectors = vectors.clone()
+        vectors[rows, answers[rows], indices] *= factor
+        return vectors
+
+    return edit
+
+
+@contextmanager
+def _changed(
+    model: NeuronModel, neurons: Neurons, positions: Positions, change: Callable[[Tensor, Tensor], Tensor]
+) -> Iterator[None]:
+    """Apply ``change(vectors [..., member], members)`` to the neurons of each layer."""
+    if positions not in ("answer", "all"):
+        raise ConfigError(f"positions is {positions!r}; expected 'answer' or 'all'.")
+    chosen = model.check(NeuronSet(neurons))
+    members: dict[int, list[int]] = defaultdict(list)
+    for member, neuron in enumerate(chosen):
+        members[neuron.layer].append(member)
+
+    def edit_of(layer: int) -> Edit:
+        ids = torch.tensor(members[layer], device=model.device)
+        indices = torch.tensor([chosen.neurons[m].index for m in members[layer]], device=model.device)
+
+        def edit(vectors: Tensor, answers: Tensor) -> Tensor:
+            vectors = vectors.clone()
+            if positions == "all":
+                vectors[..., indices] = change(vectors[..., indices], ids)
+            else:
+                rows = torch.arange(len(answers), device=vectors.device)[:, None]
+                at = answers[:, None]
+                vectors[rows, at, indices] = change(vectors[rows, at, indices], ids)
+            return vectors
+
+        return edit
+
+    with model.edited({layer: edit_of(layer) for layer in members}):
+        yield

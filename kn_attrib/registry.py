@@ -1,0 +1,158 @@
+"""The registry of scoring methods: the package's own, other packages' (entry points) and a script's."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, TypeVar
+
+from kn_attrib.errors import MethodError, unknown
+from kn_attrib.scorer import Scorer
+
+ENTRY_POINTS = "kn_attrib.methods"
+BUILT_IN = "kn_attrib.methods"
+
+_METHODS: dict[str, type[Scorer]] = {}
+S = TypeVar("S", bound=type[Scorer])
+
+
+def register(name: str, *aliases: str) -> Callable[[S], S]:
+    """Class decorator: make a scorer available under ``name`` (and further names).
+
+    Raises
+    ------
+    MethodError : the class is not a Scorer dataclass, or a name is taken.
+    """
+
+    def decorate(cls: S) -> S:
+        if not (inspect.isclass(cls) and issubclass(cls, Scorer) and is_dataclass(cls)):
+            raise MethodError(
+                f"cannot register {cls!r} as {name!r}; expected a @dataclass subclass of kn_attrib.Scorer."
+            )
+        for each in (name, *aliases):
+            if each in _METHODS:
+                raise MethodError(
+                    f"method {each!r} is registered already, by {origin(_METHODS[each])}; choose another name."
+                )
+        cls.name = name
+        for each in (name, *aliases):
+            _METHODS[each] = cls
+        return cls
+
+    return decorate
+
+
+def get_method(name: str) -> type[Scorer]:
+    """The scorer class registered under ``name``.
+
+    Raises
+    ------
+    MethodError : no such method; close matches and all names are listed.
+    """
+    _discover()
+    if name not in _METHODS:
+        raise MethodError(unknown("method", name, _METHODS))
+    return _METHODS[name]
+
+
+def list_methods(aliases: bool = False) -> list[str]:
+    """Names of all registered methods, sorted; with their other names if asked."""
+    _discover()
+    return sorted(name for name, cls in _METHODS.items() if aliases or name == cls.name)
+
+
+def origin(cls: type[Scorer]) -> str:
+    """Where a scorer is defined, ``file:line``."""
+    try:
+        return f"{inspect.getsourcefile(cls)}:{inspect.getsourcelines(cls)[1]}"
+    except (OSError, TypeError):
+        return cls.__module__
+
+
+def load_plugin(path: str | Path) -> list[str]:
+    """Run a Python file that registers scorers; returns the names it added.
+
+    Raises
+    ------
+    MethodError : the file does not exist, fails to run, or registers nothing.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise MethodError(f"plug-in {str(path)!r} does not exist; expected a Python file that registers a scorer.")
+    _discover()
+    before = set(_METHODS)
+    spec = importlib.util.spec_from_file_location(f"kn_attrib_plugin_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise MethodError(f"plug-in {str(path)!r} is not a Python file; expected a name that ends in .py.")
+    try:
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    except MethodError:
+        raise
+    except Exception as error:  # a user's script may fail in any way; what matters is to say which one did
+        raise MethodError(f"plug-in {str(path)!r} failed: {type(error).__name__}: {error}") from error
+    added = sorted(set(_METHODS) - before)
+    if not added:
+        raise MethodError(
+            f"plug-in {str(path)!r} registered no method; decorate a class with @kn_attrib.register(name)."
+        )
+    return added
+
+
+def make_scorer(spec: Any) -> Scorer:
+    """A scorer from an instance, a class, or a text ``name``, ``name:preset`` or ``name(param=value, …)``.
+
+    Raises
+    ------
+    MethodError : unknown method, preset or parameter.
+    """
+    if isinstance(spec, Scorer):
+        return spec
+    if inspect.isclass(spec) and issubclass(spec, Scorer):
+        return spec()
+    if not isinstance(spec, str):
+        raise MethodError(f"{spec!r} is not a method; expected a name, a Scorer class or a Scorer.")
+    name, _, rest = spec.partition("(")
+    if rest:
+        return with_params(get_method(name.strip()), _parse_params(spec, rest))
+    name, _, preset = spec.partition(":")
+    cls = get_method(name)
+    return cls.preset(preset) if preset else cls()
+
+
+def with_params(cls: type[Scorer], params: dict[str, Any]) -> Scorer:
+    """``cls(**params)`` with a clear error for an unknown parameter."""
+    for name in params:
+        if name not in cls.defaults():
+            raise MethodError(f"{cls.name}: {unknown('parameter', name, cls.defaults())}")
+    return cls(**params)
+
+
+def _parse_params(spec: str, rest: str) -> dict[str, Any]:
+    import ast
+
+    try:
+        call = ast.parse(f"f({rest}", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args:
+            raise ValueError("parameters must be named")
+        return {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+    except (SyntaxError, ValueError) as error:
+        raise MethodError(f"cannot read method {spec!r}; expected name(param=value, …) with plain values.") from error
+
+
+@cache
+def _discover() -> None:
+    """Import the built-in methods and those of installed packages, once."""
+    importlib.import_module(BUILT_IN)
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            entry.load()
+        except MethodError:
+            raise
+        except Exception as error:  # another package's import may fail in any way; name the package
+            raise MethodError(f"method {entry.name!r} of package {entry.value!r} failed to load: {error}") from error

@@ -1,0 +1,168 @@
+"""Neuron scores: one tensor, and the record of what produced it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from kn_attrib.errors import NeuronError, StoreError, unknown
+from kn_attrib.neurons import Neuron, NeuronSet
+from kn_attrib.store import atomic_path
+
+
+@dataclass(frozen=True)
+class NeuronScores:
+    """Scores of every neuron for every prompt.
+
+    Attributes
+    ----------
+    values : ``[prompt, layer, neuron]``; larger = more responsible for the answer.
+    facts, relations, texts : one entry per prompt.
+    method : registered name of the scorer.
+    params : its parameters.
+    provenance : model, data and versions.
+    gap, difference : ``[prompt, layer]`` where the method is complete: Σ score − difference, and the difference.
+    """
+
+    values: Tensor
+    facts: tuple[str, ...]
+    relations: tuple[str, ...]
+    texts: tuple[str, ...]
+    method: str
+    params: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    gap: Tensor | None = None
+    difference: Tensor | None = None
+
+    def __repr__(self) -> str:
+        shape = " × ".join(str(n) for n in self.values.shape)
+        return f"NeuronScores({self.method}, {len(self.fact_ids)} facts, prompt × layer × neuron = {shape})"
+
+    def __len__(self) -> int:
+        return len(self.facts)
+
+    @property
+    def fact_ids(self) -> tuple[str, ...]:
+        """Distinct fact ids in order of first appearance."""
+        return tuple(dict.fromkeys(self.facts))
+
+    def for_fact(self, fact: str) -> NeuronScores:
+        """The rows of one fact.
+
+        Raises
+        ------
+        NeuronError : the fact was not scored.
+        """
+        if fact not in self.facts:
+            raise NeuronError(unknown("fact in these scores", fact, self.fact_ids))
+        return self[[i for i, each in enumerate(self.facts) if each == fact]]
+
+    def __getitem__(self, rows: Sequence[int]) -> NeuronScores:
+        index = list(rows)
+
+        def pick(values: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(values[i] for i in index)
+
+        return NeuronScores(
+            self.values[index],
+            pick(self.facts),
+            pick(self.relations),
+            pick(self.texts),
+            self.method,
+            self.params,
+            self.provenance,
+            None if self.gap is None else self.gap[index],
+            None if self.difference is None else self.difference[index],
+        )
+
+    def top_k(self, k: int) -> NeuronSet:
+        """The ``k`` neurons with the highest score averaged over prompts (ties: the earlier neuron).
+
+        Raises
+        ------
+        NeuronError : the budget is not between 1 and the number of neurons.
+        """
+        mean = self.values.mean(0)
+        if not 1 <= k <= mean.numel():
+            raise NeuronError(f"budget k = {k}; expected 1 to {mean.numel()}, the number of neurons of the model.")
+        order = mean.flatten().sort(descending=True, stable=True).indices[:k].tolist()
+        return NeuronSet(Neuron(*divmod(i, mean.shape[1])) for i in order)
+
+    def to_frame(self, k: int | None = None) -> pd.DataFrame:
+        """One row per (prompt, neuron): fact, prompt, layer, neuron, score; with ``k`` only each prompt's top k."""
+        flat = self.values.flatten(1).float()
+        scores, order = flat.sort(dim=1, descending=True, stable=True)
+        count = flat.shape[1] if k is None else k
+        width = self.values.shape[2]
+        frame: pd.DataFrame = pd.DataFrame(
+            {
+                "fact": [fact for fact in self.facts for _ in range(count)],
+                "prompt": [text for text in self.texts for _ in range(count)],
+                "layer": (order[:, :count] // width).flatten().numpy(),
+                "neuron": (order[:, :count] % width).flatten().numpy(),
+                "score": scores[:, :count].flatten().numpy(),
+            }
+        )
+        return frame
+
+    def save(self, path: str | Path) -> None:
+        """Write one ``.safetensors`` file: the tensors, and everything else as JSON in its metadata."""
+        record = {name: getattr(self, name) for name in _RECORD}
+        tensors = {name: getattr(self, name).contiguous() for name in _TENSORS if getattr(self, name) is not None}
+        with atomic_path(Path(path)) as temporary:
+            save_file(tensors, temporary, metadata={"kn_attrib": json.dumps(record, ensure_ascii=False)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> NeuronScores:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        StoreError : the file is missing or not such a file.
+        """
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                record = json.loads((file.metadata() or {})["kn_attrib"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # a file handle, not a dict
+        except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+            raise StoreError(
+                f"cannot read scores from {path}: {error!r}; expected a file of NeuronScores.save."
+            ) from error
+        texts = {name: tuple(record.pop(name)) for name in ("facts", "relations", "texts")}
+        return cls(**(tensors | texts | record))
+
+
+_TENSORS = ("values", "gap", "difference")
+_RECORD = ("facts", "relations", "texts", "method", "params", "provenance")
+
+
+def stack_scores(parts: Sequence[NeuronScores]) -> NeuronScores:
+    """Join scores of the same method for different prompts."""
+
+    def join(name: str) -> Tensor | None:
+        tensors = [getattr(part, name) for part in parts]
+        return None if any(t is None for t in tensors) else torch.cat(tensors)
+
+    first = parts[0]
+    values = join("values")
+    assert values is not None
+    return NeuronScores(
+        values,
+        tuple(f for p in parts for f in p.facts),
+        tuple(r for p in parts for r in p.relations),
+        tuple(t for p in parts for t in p.texts),
+        first.method,
+        first.params,
+        first.provenance,
+        join("gap"),
+        join("difference"),
+    )

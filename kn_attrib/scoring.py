@@ -1,0 +1,127 @@
+"""`score`: run one method on facts and check what it returns."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from kn_attrib.errors import MethodError
+from kn_attrib.facts import Fact, FactSet
+from kn_attrib.model import NeuronModel
+from kn_attrib.prompts import Batch, Prompt
+from kn_attrib.registry import make_scorer
+from kn_attrib.scorer import Attribution, Scorer
+from kn_attrib.scores import NeuronScores
+from kn_attrib.store import versions
+
+
+class SkippedPromptWarning(UserWarning):
+    """Some texts of the facts cannot be put to the model and were left out."""
+
+
+def score(
+    model: NeuronModel,
+    fact_or_facts: Fact | Sequence[Fact],
+    method: str | type[Scorer] | Scorer,
+    max_prompts: int = 64,
+    progress: Callable[[int], object] | None = None,
+) -> NeuronScores:
+    """Score every neuron for every attribution prompt of one or more facts.
+
+    Parameters
+    ----------
+    model : from `load_model`.
+    fact_or_facts : facts whose ``prompts`` are used; texts that the model cannot be asked are left out with a warning.
+    method : a scorer, a scorer class, or text: ``"name"``, ``"name:preset"``, ``"name(param=value)"``.
+    max_prompts : most prompts in one batch.
+    progress : called with the number of prompts done after each batch.
+
+    Returns
+    -------
+    NeuronScores with ``values [prompt, layer, neuron]`` in the order of the facts and their texts.
+
+    Raises
+    ------
+    PromptError : no text of the facts can be used.
+    MethodError : unknown method, or it returned a wrong shape or non-finite scores.
+    """
+    facts = [fact_or_facts] if isinstance(fact_or_facts, Fact) else list(fact_or_facts)
+    encoding = model.encode(facts)
+    if encoding.skipped:
+        warnings.warn(
+            f"{len(encoding.skipped)} of {len(encoding.skipped) + len(encoding)} prompts were left out; the first: "
+            f"{encoding.skipped[0].reason}",
+            SkippedPromptWarning,
+            stacklevel=2,
+        )
+    scorer = make_scorer(method)
+    provenance: dict[str, object] = {
+        "model": model.name,
+        "model_sha256": model.digest,
+        "dtype": model.dtype_name,
+        "facts_sha256": FactSet(tuple(facts)).digest,
+        "versions": versions(),
+    }
+    return score_prompts(model, encoding.prompts, scorer, max_prompts, progress, provenance)
+
+
+def score_prompts(
+    model: NeuronModel,
+    prompts: Sequence[Prompt],
+    scorer: Scorer,
+    max_prompts: int = 64,
+    progress: Callable[[int], object] | None = None,
+    provenance: dict[str, object] | None = None,
+) -> NeuronScores:
+    """`score` for prompts that are encoded already."""
+    values = torch.empty(
+        len(prompts), model.n_layers, model.n_neurons, dtype=torch.promote_types(model.dtype, torch.float32)
+    )
+    gap, difference = (torch.full(values.shape[:2], torch.nan, dtype=values.dtype) for _ in range(2))
+    for indices, batch in model.batches(prompts, max_prompts):
+        found = checked(scorer, model, batch)
+        values[indices] = found.values.detach().to(values)
+        if found.gap is not None and found.difference is not None:
+            gap[indices] = found.gap.detach().to(gap)
+            difference[indices] = found.difference.detach().to(gap)
+        if progress is not None:
+            progress(len(indices))
+    complete = not bool(gap.isnan().any())
+    return NeuronScores(
+        values,
+        tuple(p.fact.id for p in prompts),
+        tuple(p.fact.relation for p in prompts),
+        tuple(p.text for p in prompts),
+        scorer.name,
+        scorer.params(),
+        provenance or {},
+        gap if complete else None,
+        difference if complete else None,
+    )
+
+
+def checked(scorer: Scorer, model: NeuronModel, batch: Batch) -> Attribution:
+    """What a scorer returns, as an Attribution of the right shape with finite values.
+
+    Raises
+    ------
+    MethodError : it is not; the method is named.
+    """
+    result = scorer.score(model, batch)
+    found = result if isinstance(result, Attribution) else Attribution(result)
+    expected = (len(batch), model.n_layers, model.n_neurons)
+    if not isinstance(found.values, Tensor) or tuple(found.values.shape) != expected:
+        shape = tuple(found.values.shape) if isinstance(found.values, Tensor) else type(found.values).__name__
+        raise MethodError(
+            f"method {scorer.name!r} returned {shape}; expected a tensor [prompt, layer, neuron] of shape {expected}."
+        )
+    bad = int((~found.values.isfinite()).sum())
+    if bad:
+        raise MethodError(
+            f"method {scorer.name!r} returned {bad} scores that are not finite (nan or inf) among "
+            f"{found.values.numel()}; a score must be a finite number."
+        )
+    return found

@@ -1,0 +1,19 @@
+"""The published scoring methods, one file each; importing this package registers them."""
+
+from kn_attrib.methods.ablation import Ablation
+from kn_attrib.methods.activation import Activation
+from kn_attrib.methods.gradient_x_activation import GradientXActivation
+from kn_attrib.methods.integrated_gradients import IntegratedGradients
+from kn_attrib.methods.layer_conductance import LayerConductance
+from kn_attrib.methods.layer_integrated_gradients import LayerIntegratedGradients
+from kn_attrib.methods.random import Random
+
+__all__ = [
+    "Ablation",
+    "Activation",
+    "GradientXActivation",
+    "IntegratedGradients",
+    "LayerConductance",
+    "LayerIntegratedGradients",
+    "Random",
+]

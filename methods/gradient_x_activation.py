@@ -1,0 +1,46 @@
+"""Gradient times activation: one backward pass for all layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from captum import attr
+from torch import Tensor
+
+from kn_attrib.forward import AnswerObjective, at_answer
+from kn_attrib.model import NeuronModel, Objective
+from kn_attrib.prompts import Batch
+from kn_attrib.registry import register
+from kn_attrib.scorer import Scorer
+
+
+@register("gradient_x_activation")
+@dataclass(frozen=True)
+class GradientXActivation(Scorer):
+    """First-order estimate of what removing the neuron costs.
+
+    ``score_i = a_i · ∂F/∂a_i``, all layers from one forward and one backward pass. Misses saturation: where the
+    answer is certain the gradient is small.
+
+    Parameters
+    ----------
+    objective : ``"prob"``, ``"logprob"`` or ``"logit"``.
+
+    Reference
+    ---------
+    Shrikumar et al. 2016, arXiv 1605.01713; Captum ``LayerGradientXActivation``.
+    """
+
+    objective: Objective = "prob"
+    reference: ClassVar[str] = "Shrikumar et al. 2016, arXiv 1605.01713"
+
+    def score(self, model: NeuronModel, batch: Batch) -> Tensor:
+        captum = attr.LayerGradientXActivation(AnswerObjective(model, self.objective), model.sites)
+        layers = captum.attribute(
+            model.embed(batch),
+            additional_forward_args=(batch.positions, batch.answers),
+            attribute_to_layer_input=True,
+        )
+        return torch.stack([at_answer(layer, batch).detach() for layer in layers], dim=1)

@@ -1,0 +1,59 @@
+"""Layer conductance: how much of the integrated gradient of the input embeddings flows through a neuron."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from captum import attr
+from torch import Tensor
+
+from kn_attrib.forward import AnswerObjective, at_answer
+from kn_attrib.model import NeuronModel, Objective
+from kn_attrib.prompts import Batch
+from kn_attrib.registry import register
+from kn_attrib.scorer import Scorer
+
+
+@register("layer_conductance", "layer_integrated_conductance")
+@dataclass(frozen=True)
+class LayerConductance(Scorer):
+    """Conductance of each neuron along the straight line from zero input embeddings.
+
+    ``score_i = ∫ ∂F/∂h_i · dh_i``, where ``h`` runs along the curve that the straight interpolation of all input
+    embeddings induces at the layer, read at the answer position. *Not* complete for a feed-forward block in a
+    residual network (the residual stream carries the rest), so no completeness gap is reported.
+
+    Parameters
+    ----------
+    steps : number of points on the line.
+    objective : ``"prob"``, ``"logprob"`` or ``"logit"``.
+    max_rows : most rows (prompts × points) in one forward and backward.
+
+    Reference
+    ---------
+    Dhamdhere et al. 2018, arXiv 1805.12233; Captum ``LayerConductance``.
+    """
+
+    steps: int = 20
+    objective: Objective = "prob"
+    max_rows: int = 512
+    reference: ClassVar[str] = "Dhamdhere et al. 2018, arXiv 1805.12233"
+
+    def score(self, model: NeuronModel, batch: Batch) -> Tensor:
+        forward = AnswerObjective(model, self.objective)
+        return torch.stack([self._layer(attr.LayerConductance(forward, site), model, batch) for site in model.sites], 1)
+
+    def _layer(self, captum: attr.LayerConductance, model: NeuronModel, batch: Batch) -> Tensor:
+        scores = captum.attribute(
+            model.embed(batch),
+            baselines=0.0,
+            additional_forward_args=(batch.positions, batch.answers),
+            n_steps=self.steps,
+            # Captum ignores quadrature weights here: it adds up dh between points, so equal steps are the right ones.
+            method="riemann_trapezoid",
+            internal_batch_size=max(self.max_rows, 2 * len(batch)),
+            attribute_to_layer_input=True,
+        )
+        return at_answer(scores, batch).detach()
