@@ -103,6 +103,9 @@ class FactSet(Sequence[Fact]):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "facts", tuple(self.facts))
+        for fact in self.facts:
+            if not isinstance(fact, Fact):
+                raise FactError(f"{fact!r} is not a fact; expected kn_attrib.Fact.")
         twice = [name for name, n in Counter(f.id for f in self.facts).items() if n > 1]
         if twice:
             raise FactError(f"fact id {twice[0]!r} occurs more than once; ids must be unique.")
@@ -185,7 +188,12 @@ def facts_from_templates(
     ------
     FactError : a template or a triple is malformed.
     """
+    for name, given in (("triples", triples), ("prompts", prompts), ("held_out", held_out)):
+        if isinstance(given, str | dict) or not isinstance(given, Iterable):
+            raise FactError(f"relation {relation!r}: field {name!r} is {given!r}; expected a list.")
     for template in (*prompts, *held_out):
+        if not isinstance(template, str):
+            raise FactError(f"relation {relation!r}: template {template!r}; expected a text.")
         for slot in (SUBJECT_SLOT, SLOT):
             if template.count(slot) != 1:
                 raise FactError(
@@ -194,7 +202,8 @@ def facts_from_templates(
                 )
     facts = []
     for triple in triples:
-        if isinstance(triple, str) or len(triple) < 2 or not all(isinstance(part, str) for part in triple):
+        is_list = isinstance(triple, Sequence) and not isinstance(triple, str)
+        if not is_list or len(triple) < 2 or not all(isinstance(part, str) for part in triple):
             raise FactError(f"relation {relation!r}: triple {triple!r}; expected [subject, answer, *alternatives].")
         subject, answer, *alternatives = triple
         facts.append(
@@ -245,10 +254,19 @@ def load_facts(source: str | Path | Iterable[Fact]) -> FactSet:
     return _read_templates(path) if path.suffix == ".json" else _read_lines(path)
 
 
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FactError(f"{path}: not UTF-8 text ({error}); save the file as UTF-8.") from error
+    except OSError as error:
+        raise FactError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
 def _read_templates(path: Path) -> FactSet:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        data = json.loads(_read(path))
+    except json.JSONDecodeError as error:
         raise FactError(f"{path}: not valid JSON ({error}).") from error
     missing = [k for k in ("relation", "prompts", "triples") if not isinstance(data, dict) or k not in data]
     if missing:
@@ -262,16 +280,18 @@ def _read_templates(path: Path) -> FactSet:
 def _read_lines(path: Path) -> FactSet:
     facts: list[Fact] = []
     lines: dict[str, int] = {}
-    try:
-        content = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise FactError(f"{path}: not UTF-8 text ({error}).") from error
-    for number, line in enumerate(content.splitlines(), start=1):
+    # Not splitlines(): it also splits at separators that are allowed inside a JSON text, such as U+2028.
+    for number, line in enumerate(_read(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
             fact = _fact_of(json.loads(line))
-        except (json.JSONDecodeError, FactError) as error:
+        except json.JSONDecodeError as error:
+            raise FactError(
+                f"{path}, line {number}: not valid JSON ({error.msg} at column {error.colno}); "
+                "expected one JSON object a line."
+            ) from error
+        except FactError as error:
             raise FactError(f"{path}, line {number}: {error}") from error
         if fact.id in lines:
             raise FactError(f"{path}, line {number}: fact id {fact.id!r} was used in line {lines[fact.id]} already.")

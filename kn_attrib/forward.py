@@ -43,9 +43,19 @@ class PlainForward:
         """
         positions, answers = self.batch.positions[prompts], self.batch.answers[prompts]
         present = sorted(set(layers.tolist()))
-        with self.model.edited({layer: _put(rows, layers == layer) for layer in present}):
+        with self.model.edited({layer: self._put(rows, layers == layer) for layer in present}):
             logits = self.model.logits(positions, input_ids=self.batch.input_ids[prompts])
         return objective_value(logits, answers, self.objective)
+
+    def _put(self, rows: Tensor, here: Tensor) -> Edit:
+        index = here.nonzero()[:, 0]
+
+        def edit(vectors: Tensor) -> Tensor:
+            vectors = vectors.clone()
+            vectors[index, self.model.positions[index]] = rows[index].to(vectors.dtype)
+            return vectors
+
+        return edit
 
     def clean(self) -> Tensor:
         """Objective of each prompt with nothing replaced: ``[prompt]``."""
@@ -69,17 +79,6 @@ class AnswerObjective:
 def at_answer(vectors: Tensor, batch: Batch) -> Tensor:
     """``[prompt, token, neuron]`` -> ``[prompt, neuron]`` at each prompt's answer position."""
     return vectors[torch.arange(len(batch), device=vectors.device), batch.positions]
-
-
-def _put(rows: Tensor, here: Tensor) -> Edit:
-    index = here.nonzero()[:, 0]
-
-    def edit(vectors: Tensor, positions: Tensor) -> Tensor:
-        vectors = vectors.clone()
-        vectors[index, positions[index]] = rows[index].to(vectors.dtype)
-        return vectors
-
-    return edit
 
 
 @dataclass(frozen=True)

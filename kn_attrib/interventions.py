@@ -83,7 +83,10 @@ def scale_rows(model: NeuronModel, sets: Sequence[NeuronSet], factor: float) -> 
             indices[layer].append(index)
     edits = {
         layer: _scale(
-            torch.tensor(rows[layer], device=model.device), torch.tensor(indices[layer], device=model.device), factor
+            model,
+            torch.tensor(rows[layer], device=model.device),
+            torch.tensor(indices[layer], device=model.device),
+            factor,
         )
         for layer in rows
     }
@@ -95,9 +98,9 @@ def scale_rows(model: NeuronModel, sets: Sequence[NeuronSet], factor: float) -> 
 def ablate_layers(model: NeuronModel, layers: Iterable[int] | None = None) -> Iterator[None]:
     """While active, whole feed-forward vectors are zero at the answer position (default: in every layer)."""
 
-    def zero(vectors: Tensor, answers: Tensor) -> Tensor:
+    def zero(vectors: Tensor) -> Tensor:
         vectors = vectors.clone()
-        vectors[torch.arange(len(answers), device=vectors.device), answers] = 0
+        vectors[torch.arange(len(vectors), device=vectors.device), model.positions] = 0
         return vectors
 
     chosen = range(model.n_layers) if layers is None else layers
@@ -105,10 +108,10 @@ def ablate_layers(model: NeuronModel, layers: Iterable[int] | None = None) -> It
         yield
 
 
-def _scale(rows: Tensor, indices: Tensor, factor: float) -> Edit:
-    def edit(vectors: Tensor, answers: Tensor) -> Tensor:
+def _scale(model: NeuronModel, rows: Tensor, indices: Tensor, factor: float) -> Edit:
+    def edit(vectors: Tensor) -> Tensor:
         vectors = vectors.clone()
-        vectors[rows, answers[rows], indices] *= factor
+        vectors[rows, model.positions[rows], indices] *= factor
         return vectors
 
     return edit
@@ -130,13 +133,13 @@ def _changed(
         ids = torch.tensor(members[layer], device=model.device)
         indices = torch.tensor([chosen.neurons[m].index for m in members[layer]], device=model.device)
 
-        def edit(vectors: Tensor, answers: Tensor) -> Tensor:
+        def edit(vectors: Tensor) -> Tensor:
             vectors = vectors.clone()
             if positions == "all":
                 vectors[..., indices] = change(vectors[..., indices], ids)
             else:
-                rows = torch.arange(len(answers), device=vectors.device)[:, None]
-                at = answers[:, None]
+                rows = torch.arange(len(vectors), device=vectors.device)[:, None]
+                at = model.positions[:, None]
                 vectors[rows, at, indices] = change(vectors[rows, at, indices], ids)
             return vectors
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -50,6 +51,7 @@ def load_model(source: Source, dtype: str = "float32", device: str | None = None
         raise ModelError(unknown("dtype", str(dtype), DTYPES))
     if isinstance(source, tuple):
         return _from_pair(*source, dtype=DTYPES[dtype], device=device)
+    where = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     name = str(source)
     path = str(zoo_path(name.removeprefix(ZOO_PREFIX))) if name.startswith(ZOO_PREFIX) else name
     kind = _kind_of(name, path)
@@ -57,10 +59,9 @@ def load_model(source: Source, dtype: str = "float32", device: str | None = None
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
         model = factory.from_pretrained(path, dtype=DTYPES[dtype])
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{name!r} could not be loaded: {error}") from error
-    model = model.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))  # type: ignore[arg-type]
-    return NeuronModel(model.eval(), tokenizer, kind, name)
+    return NeuronModel(model.to(where).eval(), tokenizer, kind, name)  # type: ignore[arg-type]
 
 
 def digest_of(model: PreTrainedModel) -> str:
@@ -76,7 +77,7 @@ def digest_of(model: PreTrainedModel) -> str:
 def _from_pair(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype, device: str | None
 ) -> NeuronModel:
-    where = torch.device(device) if device else model.device
+    where = _device(device) if device else model.device
     if model.dtype != dtype or model.device != where:
         model = copy.deepcopy(model).to(dtype=dtype, device=where)  # type: ignore[call-arg]
     kind = _kind_of_class(type(model).__name__)
@@ -85,10 +86,28 @@ def _from_pair(
     return NeuronModel(model, tokenizer, kind, str(model.config.name_or_path or type(model).__name__))
 
 
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was compiled with CUDA
+        raise ModelError(
+            f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); expected 'cpu', or 'cuda', "
+            "'cuda:1', … where there are such devices."
+        ) from error
+    return device
+
+
 def _kind_of(name: str, path: str) -> Kind:
     try:
         config: Any = AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:
+        if Path(path).exists():
+            reason = str(error).splitlines()[0]
+            raise ModelError(
+                f"{name!r} could not be loaded: {reason} Expected a folder that save_pretrained of a model and its "
+                "tokenizer wrote."
+            ) from error
         zoo = [ZOO_PREFIX + n for n in zoo_names()]
         raise ModelError(
             f"{unknown('model', name, zoo)} It is neither a zoo model, nor a folder with a config.json, nor a Hugging "

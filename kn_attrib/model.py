@@ -19,8 +19,8 @@ from kn_attrib.neurons import Neuron, NeuronSet
 from kn_attrib.prompts import Batch, Encoding, Kind, Prompt, PromptEncoder, Split, batches
 
 Objective = Literal["prob", "logprob", "logit"]
-Edit = Callable[[Tensor, Tensor], Tensor]
-"""Maps a layer's neuron vectors ``[row, token, neuron]`` and answer positions ``[row]`` to edited vectors."""
+Edit = Callable[[Tensor], Tensor]
+"""Maps a layer's neuron vectors ``[row, token, neuron]`` to edited ones."""
 
 
 @dataclass(frozen=True)
@@ -156,24 +156,31 @@ class NeuronModel:
 
         Parameters
         ----------
-        edits : layer -> function of the vectors ``[row, token, neuron]`` and the answer positions ``[row]``.
+        edits : layer -> function of the vectors ``[row, token, neuron]``; it may ask for `positions`.
         """
         with ExitStack() as stack:
             for layer, edit in edits.items():
-                stack.callback(self.sites[layer].register_forward_pre_hook(self._hook(edit)).remove)
+                stack.callback(self.sites[layer].register_forward_pre_hook(_hook(edit)).remove)
             yield
 
-    def _hook(self, edit: Edit) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            vectors, *rest = inputs
-            if self._positions is None:
-                raise PromptError(
-                    "an intervention at the answer position needs a run through NeuronModel (answer_probability, "
-                    "record, answers, …); the bare Hugging Face model does not say where its answer is."
-                )
-            return (edit(vectors, self._positions), *rest)
+    @property
+    def positions(self) -> Tensor:
+        """Answer position of each row of the pass that is running: ``[row]``.
 
-        return hook
+        Raises
+        ------
+        PromptError : no pass through this NeuronModel is running.
+        """
+        if self._positions is None:
+            raise PromptError(
+                "an intervention at the answer position needs a run through NeuronModel (answer_probability, record, "
+                "answers, …); the bare Hugging Face model does not say where its answer is. Use positions='all' there."
+            )
+        return self._positions
+
+    def at_answer(self, vectors: Tensor) -> Tensor:
+        """``[row, token, neuron]`` -> ``[row, neuron]`` at the answer positions of the pass that is running."""
+        return vectors[torch.arange(len(vectors), device=vectors.device), self.positions]
 
     @contextmanager
     def running(self, positions: Tensor) -> Iterator[None]:
@@ -226,8 +233,8 @@ class NeuronModel:
         recorded: dict[int, Tensor] = {}
 
         def keep(layer: int) -> Edit:
-            def edit(vectors: Tensor, positions: Tensor) -> Tensor:
-                recorded[layer] = vectors[torch.arange(len(positions), device=vectors.device), positions].detach()
+            def edit(vectors: Tensor) -> Tensor:
+                recorded[layer] = self.at_answer(vectors).detach()
                 return vectors
 
             return edit
@@ -255,6 +262,14 @@ class NeuronModel:
         for indices, batch in self.batches(prompts):
             result[indices] = self.answers(batch).logprob.exp().cpu()
         return result
+
+
+def _hook(edit: Edit) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
+    def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        vectors, *rest = inputs
+        return (edit(vectors), *rest)
+
+    return hook
 
 
 def objective_value(logits: Tensor, answers: Tensor, objective: Objective) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ class NeuronSet:
         """Read what `save` wrote."""
         try:
             return cls(tuple(pair) for pair in json.loads(Path(path).read_text(encoding="utf-8"))["neurons"])
-        except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise NeuronError(
                 f"{path}: not a neuron set ({error!r}); expected {{'neurons': [[layer, index], …]}}."
             ) from error
@@ -96,9 +97,9 @@ class NeuronSet:
 
 def _neuron(pair: tuple[int, int]) -> Neuron:
     try:
-        layer, index = (int(part) for part in pair)
+        layer, index = (operator.index(part) for part in pair)
     except (TypeError, ValueError) as error:
-        raise NeuronError(f"{pair!r} is not a neuron; expected a pair (layer, index).") from error
+        raise NeuronError(f"{pair!r} is not a neuron; expected a pair of integers (layer, index).") from error
     if layer < 0 or index < 0:
         raise NeuronError(f"neuron {(layer, index)} is negative; layers and indices count from 0.")
     return Neuron(layer, index)

@@ -131,13 +131,13 @@ class PromptEncoder:
             if not before.strip():
                 raise PromptError(f"fact {fact.id!r}: {text!r} has nothing before the slot {SLOT} to predict from.")
             ids = self._ids(before.rstrip(), special=True)
-            return Prompt(fact, text, tuple(ids), len(ids) - 1, answer_id)
+            return Prompt(fact, text, self._fitting(fact, text, ids), len(ids) - 1, answer_id)
         mask = str(self.tokenizer.mask_token)
         ids = self._ids(before + mask + after, special=True)
         places = [i for i, token in enumerate(ids) if token == self.tokenizer.mask_token_id]
         if len(places) != 1:
             raise PromptError(f"fact {fact.id!r}: {text!r} has {len(places)} mask tokens once encoded; expected one.")
-        return Prompt(fact, text, tuple(ids), places[0], answer_id)
+        return Prompt(fact, text, self._fitting(fact, text, ids), places[0], answer_id)
 
     def encode_all(self, facts: Iterable[Fact], split: Split = "prompts") -> Encoding:
         """Encode one list of texts of every fact; what cannot be encoded is returned with its reason."""
@@ -149,6 +149,14 @@ class PromptEncoder:
                 except PromptError as error:
                     skipped.append(Skipped(fact.id, text, str(error)))
         return Encoding(tuple(prompts), tuple(skipped))
+
+    def _fitting(self, fact: Fact, text: str, ids: list[int]) -> tuple[int, ...]:
+        if len(ids) > self.tokenizer.model_max_length:
+            raise PromptError(
+                f"fact {fact.id!r}: {text[:60]!r}… is {len(ids)} tokens; expected at most "
+                f"{self.tokenizer.model_max_length}, the longest that the model reads. Shorten it."
+            )
+        return tuple(ids)
 
     def _ids(self, text: str, special: bool = False) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=special)["input_ids"])

@@ -81,7 +81,8 @@ class Refinement:
         """Fraction of prompts in which each neuron passes: ``[prompt, layer, neuron]`` -> ``[layer, neuron]``."""
         flat = values.flatten(1)
         if self.percentile is not None:
-            bar = torch.quantile(flat.double(), self.percentile / 100, dim=1).to(flat)
+            # Row by row: torch.quantile refuses more than 2²⁴ numbers at once, fewer than a large model's scores.
+            bar = torch.stack([torch.quantile(row.double(), self.percentile / 100) for row in flat]).to(flat)
             passes = flat > bar[:, None]
         else:
             bar = self.threshold * flat.amax(1)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import sys
+import traceback
 from collections.abc import Callable
-from dataclasses import is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from kn_attrib.errors import MethodError, unknown
 from kn_attrib.scorer import Scorer
@@ -19,6 +21,7 @@ ENTRY_POINTS = "kn_attrib.methods"
 BUILT_IN = "kn_attrib.methods"
 
 _METHODS: dict[str, type[Scorer]] = {}
+PLAIN_TYPES: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,), bool: (bool,)}
 S = TypeVar("S", bound=type[Scorer])
 
 
@@ -86,17 +89,23 @@ def load_plugin(path: str | Path) -> list[str]:
     if not file.is_file():
         raise MethodError(f"plug-in {str(path)!r} does not exist; expected a Python file that registers a scorer.")
     _discover()
-    before = set(_METHODS)
+    before = dict(_METHODS)
     spec = importlib.util.spec_from_file_location(f"kn_attrib_plugin_{file.stem}", file)
     if spec is None or spec.loader is None:
         raise MethodError(f"plug-in {str(path)!r} is not a Python file; expected a name that ends in .py.")
+    # Dataclasses and inspect look a class's module up here.
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
-    except MethodError:
-        raise
-    except Exception as error:  # a user's script may fail in any way; what matters is to say which one did
-        raise MethodError(f"plug-in {str(path)!r} failed: {type(error).__name__}: {error}") from error
-    added = sorted(set(_METHODS) - before)
+        spec.loader.exec_module(module)
+    except Exception as error:  # a user's script may fail in any way; what matters is to say which one did, and where
+        del sys.modules[spec.name]
+        _METHODS.clear()
+        _METHODS.update(before)
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+        where = f" in line {lines[-1]}" if lines else ""
+        what = str(error) if isinstance(error, MethodError) else f"{type(error).__name__}: {error}"
+        raise MethodError(f"plug-in {str(path)!r} failed{where}: {what}") from error
+    added = sorted(set(_METHODS) - set(before))
     if not added:
         raise MethodError(
             f"plug-in {str(path)!r} registered no method; decorate a class with @kn_attrib.register(name)."
@@ -114,7 +123,7 @@ def make_scorer(spec: Any) -> Scorer:
     if isinstance(spec, Scorer):
         return spec
     if inspect.isclass(spec) and issubclass(spec, Scorer):
-        return spec()
+        return with_params(spec, {})
     if not isinstance(spec, str):
         raise MethodError(f"{spec!r} is not a method; expected a name, a Scorer class or a Scorer.")
     name, _, rest = spec.partition("(")
@@ -122,15 +131,31 @@ def make_scorer(spec: Any) -> Scorer:
         return with_params(get_method(name.strip()), _parse_params(spec, rest))
     name, _, preset = spec.partition(":")
     cls = get_method(name)
-    return cls.preset(preset) if preset else cls()
+    return cls.preset(preset) if preset else with_params(cls, {})
 
 
 def with_params(cls: type[Scorer], params: dict[str, Any]) -> Scorer:
-    """``cls(**params)`` with a clear error for an unknown parameter."""
-    for name in params:
+    """``cls(**params)`` with a clear error for a parameter that is unknown, missing or of the wrong kind."""
+    hints = _hints(cls)
+    for name, value in params.items():
         if name not in cls.defaults():
             raise MethodError(f"{cls.name}: {unknown('parameter', name, cls.defaults())}")
+        hint: Any = hints.get(name)
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            raise MethodError(f"{cls.name}: {unknown(name, str(value), map(str, get_args(hint)))}")
+        if hint in PLAIN_TYPES and not isinstance(value, PLAIN_TYPES[hint]):
+            raise MethodError(f"{cls.name}: parameter {name!r} is {value!r}; expected {hint.__name__}.")
+    missing = [f.name for f in fields(cls) if f.name not in params and f.default is f.default_factory is MISSING]  # type: ignore[arg-type]
+    if missing:
+        raise MethodError(f"{cls.name}: parameter {missing[0]!r} has no default; write {cls.name}({missing[0]}=…).")
     return cls(**params)
+
+
+def _hints(cls: type[Scorer]) -> dict[str, Any]:
+    try:
+        return get_type_hints(cls)
+    except NameError:  # a plug-in's annotation may name what it imports for type checkers only
+        return {}
 
 
 def _parse_params(spec: str, rest: str) -> dict[str, Any]:

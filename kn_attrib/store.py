@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from kn_attrib.errors import StoreError
 
 if TYPE_CHECKING:
@@ -40,14 +42,26 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)
         yield temporary
         temporary.replace(path)
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, SafetensorError) as error:  # a full disk, as safetensors tells of it
+        reason = getattr(error, "strerror", None) or str(error)
         raise StoreError(
             f"cannot write {path}: {reason}. Nothing was left half-written; free space or choose another --out folder."
         ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder and try to write there, so that a long run does not fail only at its end.
+
+    Raises
+    ------
+    StoreError : the folder cannot be made or written to.
+    """
+    with atomic_path(folder / "trial") as temporary:
+        temporary.write_bytes(b"\0")
+    (folder / "trial").unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from captum import attr
 from torch import Tensor
@@ -16,7 +17,30 @@ from kn_attrib.prompts import Batch
 from kn_attrib.registry import register
 from kn_attrib.scorer import Attribution, Scorer
 
-CAPTUM_RULES = ("gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid")
+RULES = ("gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid", "linspace")
+
+
+def quadrature(rule: str, steps: int) -> tuple[list[float], list[float]]:
+    """Weights and nodes on [0, 1] of a quadrature rule, in double precision.
+
+    Captum's own Riemann nodes and all its weights are single precision, and its trapezoid weights add up to
+    (n − 1)/n, not 1.
+    """
+    if rule == "gausslegendre":
+        nodes, weights = np.polynomial.legendre.leggauss(steps)
+        return (weights / 2).tolist(), ((nodes + 1) / 2).tolist()
+    if rule == "riemann_trapezoid":
+        inner = np.full(steps, 1 / (steps - 1))
+        inner[[0, -1]] /= 2
+        return inner.tolist(), np.linspace(0, 1, steps).tolist()
+    k = np.arange(steps)
+    nodes = {
+        "riemann_left": k / steps,
+        "riemann_right": (k + 1) / steps,
+        "riemann_middle": (k + 0.5) / steps,
+        "linspace": k / max(steps - 1, 1),
+    }[rule]
+    return [1 / steps] * steps, nodes.tolist()
 
 
 @register("integrated_gradients")
@@ -31,9 +55,9 @@ class IntegratedGradients(Scorer):
     Parameters
     ----------
     steps : number of quadrature nodes.
-    rule : ``"gausslegendre"``, Captum's ``"riemann_left"``, ``"riemann_right"``, ``"riemann_middle"``,
-        ``"riemann_trapezoid"``, or ``"linspace"`` (nodes k/(n−1), equal weights 1/n; not a consistent rule, kept to
-        reproduce published numbers).
+    rule : ``"gausslegendre"``, ``"riemann_left"``, ``"riemann_right"``, ``"riemann_middle"``, ``"riemann_trapezoid"``,
+        or ``"linspace"`` (nodes k/(n−1), equal weights 1/n: not exact in the limit of few nodes, kept to reproduce
+        published numbers).
     objective : ``"prob"``, ``"logprob"`` or ``"logit"``.
     max_rows : most rows (prompts × layers × nodes) in one forward and backward.
 
@@ -59,8 +83,8 @@ class IntegratedGradients(Scorer):
     reference: ClassVar[str] = "Dai et al. 2022, arXiv 2104.08696"
 
     def __post_init__(self) -> None:
-        if self.rule not in (*CAPTUM_RULES, "linspace"):
-            raise MethodError(f"integrated_gradients: {unknown('rule', self.rule, (*CAPTUM_RULES, 'linspace'))}")
+        if self.rule not in RULES:
+            raise MethodError(f"integrated_gradients: {unknown('rule', self.rule, RULES)}")
         least = 1 if self.rule == "gausslegendre" else 2
         if self.steps < least:
             raise MethodError(f"integrated_gradients: steps is {self.steps}; {self.rule} needs at least {least}.")
@@ -68,11 +92,10 @@ class IntegratedGradients(Scorer):
     def score(self, model: NeuronModel, batch: Batch) -> Attribution:
         activations = model.record(batch)
         forward = PlainForward(model, batch, self.objective)
-        captum = attr.IntegratedGradients(forward)
         scores, differences = [], []
         for rows in Rows.of(activations).chunks(self.max_rows // self.steps):
             where = (rows.layers, rows.prompts)
-            scores.append(self._integrate(captum, rows.activations, where).detach())
+            scores.append(self._integrate(forward, rows.activations, where).detach())
             with torch.no_grad():
                 removed = forward(torch.zeros_like(rows.activations), *where)
             differences.append(forward.clean()[rows.prompts] - removed)
@@ -80,16 +103,17 @@ class IntegratedGradients(Scorer):
         difference = torch.cat(differences).reshape(activations.shape[:2])
         return Attribution(values, values.sum(-1) - difference, difference)
 
-    def _integrate(self, captum: attr.IntegratedGradients, rows: Tensor, where: tuple[Tensor, Tensor]) -> Tensor:
-        if self.rule != "linspace":
-            scores: Tensor = captum.attribute(
-                rows, baselines=0.0, additional_forward_args=where, n_steps=self.steps, method=self.rule
-            )
-            return scores
-        # Captum's public entry knows only consistent rules; nodes and weights of one's own go in one level below.
-        nodes = torch.linspace(0, 1, self.steps).tolist()
-        weights = [1 / self.steps] * self.steps
-        (linspace,) = captum._attribute(
-            (rows,), (0.0,), None, where, self.steps, step_sizes_and_alphas=(weights, nodes)
+    def _integrate(self, forward: PlainForward, rows: Tensor, where: tuple[Tensor, Tensor]) -> Tensor:
+        weights, nodes = quadrature(self.rule, self.steps)
+        exact = torch.tensor(weights, dtype=torch.float64, device=rows.device)
+
+        # Captum keeps weights in single precision; inside the objective they are as exact as the model.
+        def weighted(rows: Tensor, layers: Tensor, prompts: Tensor) -> Tensor:
+            values = forward(rows, layers, prompts).view(self.steps, -1)
+            return (values * exact[:, None].to(values)).flatten()
+
+        # One level below Captum's public entry, which takes a rule's name but no nodes of one's own.
+        (scores,) = attr.IntegratedGradients(weighted)._attribute(
+            (rows,), (0.0,), None, where, self.steps, step_sizes_and_alphas=([1.0] * self.steps, nodes)
         )
-        return torch.as_tensor(linspace)
+        return torch.as_tensor(scores)

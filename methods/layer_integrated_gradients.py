@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kn_attrib.errors import MethodError, unknown
 from kn_attrib.forward import AnswerObjective, at_answer
-from kn_attrib.model import Edit, NeuronModel, Objective
+from kn_attrib.model import NeuronModel, Objective
 from kn_attrib.prompts import Batch
 from kn_attrib.registry import register
 from kn_attrib.scorer import Attribution, Scorer
@@ -103,11 +103,13 @@ def _replaced(
     """``F(x; h = h(x'))``: the objective with the layer's activations at all tokens taken from the baseline."""
     recorded: list[Tensor] = []
 
-    def keep(vectors: Tensor, _: Tensor) -> Tensor:
+    def keep(vectors: Tensor) -> Tensor:
         recorded.append(vectors)
         return vectors
 
-    put: Edit = lambda vectors, positions: recorded[0]  # noqa: E731  # a name for the type checker
+    def put(_: Tensor) -> Tensor:
+        return recorded[0]
+
     with torch.no_grad():
         with forward.model.edited({layer: keep}):
             forward(baseline, *where)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,12 @@ from transformers import (
 from kn_attrib.facts import FactSet, facts_from_templates
 from kn_attrib.loading import load_model
 from kn_attrib.model import NeuronModel
+from kn_attrib.registry import _METHODS, list_methods
+from kn_attrib.scorer import Scorer
+
+# Tests run side by side and their models are tiny: more threads than one only get in each other's way.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -41,6 +49,7 @@ def bert_tokenizer() -> PreTrainedTokenizerFast:
         cls_token="[CLS]",
         sep_token="[SEP]",
         mask_token="[MASK]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )
 
 
@@ -95,8 +104,37 @@ def tiny(request: pytest.FixtureRequest) -> NeuronModel:
     return load_tiny(request.param)
 
 
+@pytest.fixture(name="load_tiny")
+def load_tiny_fixture() -> Callable[..., NeuronModel]:
+    """`load_tiny`, for tests that need one kind or another dtype."""
+    return load_tiny
+
+
+@pytest.fixture(scope="session")
+def session_load_tiny() -> Callable[..., NeuronModel]:
+    """`load_tiny`, for fixtures that outlive a test."""
+    return load_tiny
+
+
+@pytest.fixture(scope="session")
+def make_tiny_bert() -> Callable[[], tuple[BertForMaskedLM, PreTrainedTokenizerFast]]:
+    """Makes a random BERT (float32) and its tokenizer."""
+    return lambda: (tiny_bert(), bert_tokenizer())
+
+
 @pytest.fixture
 def facts() -> FactSet:
+    """`make_facts`, afresh for each test."""
+    return make_facts()
+
+
+@pytest.fixture(scope="module")
+def module_facts() -> FactSet:
+    """`make_facts`, once for a test file."""
+    return make_facts()
+
+
+def make_facts() -> FactSet:
     """Capitals of four countries, five attribution and two held-out templates, all answer-final, lengths mixed."""
     return facts_from_templates(
         "capital",
@@ -123,3 +161,39 @@ def shared() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture
+def tokenizers() -> dict[str, PreTrainedTokenizerFast]:
+    """The tiny tokenizers by kind of model."""
+    return {"masked": bert_tokenizer(), "causal": gpt2_tokenizer()}
+
+
+@pytest.fixture(scope="session")
+def saved_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random BERT and its tokenizer as `save_pretrained` writes them."""
+    folder = tmp_path_factory.mktemp("models") / "bert"
+    tiny_bert().save_pretrained(folder)
+    bert_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def facts_file(tmp_path: Path) -> Path:
+    """`make_facts` as a .jsonl file."""
+    path = tmp_path / "facts.jsonl"
+    make_facts().save(path)
+    return path
+
+
+@pytest.fixture
+def registry() -> Iterator[dict[str, type[Scorer]]]:
+    """The registered methods; what a test registers or loads is forgotten after it."""
+    list_methods()
+    methods, modules = dict(_METHODS), set(sys.modules)
+    yield _METHODS
+    _METHODS.clear()
+    _METHODS.update(methods)
+    for name in set(sys.modules) - modules:
+        if name.startswith("kn_attrib_plugin_"):
+            del sys.modules[name]

@@ -12,7 +12,7 @@ from kn_attrib.evaluation import DEFAULT_METHODS, Comparison, ComparisonInterrup
 from kn_attrib.evaluation.comparison import check_folder
 from kn_attrib.evaluation.figures import FIGURES
 from kn_attrib.registry import list_methods
-from kn_attrib.store import atomic_path
+from kn_attrib.store import atomic_path, check_writable
 
 NAME = "compare"
 
@@ -43,7 +43,7 @@ def command(
 
     Example: kn-attrib compare --model zoo:gpt2-facts --methods integrated_gradients,random --limit 24 --out runs/first
     """
-    check_folder(out, overwrite)
+    check_writable(check_folder(out, overwrite))
     options.plugins(plugin)
     chosen = list_methods() if methods == "all" else options.split(methods)
     try:

@@ -1,0 +1,310 @@
+"""The command line, run in this process on a saved tiny model; once as a program of its own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from click.testing import Result
+from typer.testing import CliRunner
+
+from kn_attrib import Comparison, NeuronScores, list_methods, load_facts
+from kn_attrib.cli import app, main
+from kn_attrib.errors import ConfigError, StoreError
+from kn_attrib.evaluation.figures import FIGURES
+from kn_attrib.methods import Random
+from kn_attrib.store import read_json
+
+COMMANDS = ("compare", "score", "methods", "models", "facts")
+EXAMPLES = Path(__file__).parents[1] / "examples"
+Run = Callable[..., Result]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def output(*arguments: object) -> str:
+    """What a command that must succeed prints, with runs of spaces made one."""
+    result = run(*arguments)
+    assert result.exit_code == 0, (result.output, result.exception)
+    return re.sub(r" +", " ", result.output)
+
+
+@pytest.fixture
+def common(saved_bert: Path, facts_file: Path) -> list[object]:
+    """Options that make any run small."""
+    return ["--model", saved_bert, "--facts", facts_file]
+
+
+@pytest.fixture
+def small(common: list[object]) -> list[object]:
+    """Options of a comparison that takes a second."""
+    return [*common, "--keep", "unknown", "--methods", "random,activation", "--budgets", "1,3"]
+
+
+# -- help, methods, models, facts ------------------------------------------------------------------------------------
+
+
+def test_help_lists_every_command() -> None:
+    text = output("--help")
+    assert all(name in text for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_shows_an_example(command: str) -> None:
+    assert f"Example: kn-attrib {command}" in output(command, "--help")
+
+
+def test_an_unknown_option_is_refused_with_status_2() -> None:
+    result = run("compare", "--modle", "x")
+    assert result.exit_code == 2
+    assert "No such option: --modle" in result.stderr
+
+
+def test_methods_lists_everything_about_each() -> None:
+    text = output("methods")
+    for name in list_methods():
+        assert re.search(rf"^{name}\b", text, re.MULTILINE)
+    assert "layer_conductance (also layer_integrated_conductance)" in text
+    assert Random.summary() in text
+    assert "parameters: steps=16, rule='gausslegendre', objective='prob', max_rows=" in text
+    assert "presets: integrated_gradients:dai2022, integrated_gradients:eleuther" in text
+    assert "paper: Dai et al. 2022, arXiv 2104.08696" in text
+    assert re.search(r"origin: \S+random\.py:\d+", text)
+
+
+@pytest.mark.usefixtures("registry")
+def test_methods_lists_those_of_a_plugin() -> None:
+    text = output("methods", "--plugin", EXAMPLES / "weighted_activation.py")
+    assert re.search(r"^weighted_activation$", text, re.MULTILINE)
+    assert re.search(r"origin: \S+weighted_activation\.py:\d+", text)
+
+
+def test_models_lists_the_zoo() -> None:
+    from kn_attrib.zoo import zoo_names, zoo_path
+
+    assert zoo_names(), "no model ships with the package"
+    text = output("models")
+    for name in zoo_names():
+        assert f"zoo:{name}" in text
+        assert zoo_path(name).name in text
+    assert re.search(r"\d+\.\d%", text)
+
+
+def test_facts_counts_each_relation(facts_file: Path) -> None:
+    text = output("facts", "--facts", facts_file)
+    assert f"4 facts of 1 relations, sha256 {load_facts(facts_file).digest[:12]}" in text
+    assert "capital 4 4 0 0 5 2" in text
+
+
+def test_facts_shows_one_fact(facts_file: Path) -> None:
+    text = output("facts", "--facts", facts_file, "--fact", "capital:Italy")
+    assert "capital:Italy: Italy → Rome" in text
+    assert "the capital city of Italy is [Y]." in text
+    assert "held_out:\n the country Italy capital is [Y]." in text
+
+
+def test_facts_writes_a_file_once(facts_file: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.jsonl"
+    arguments = ("facts", "--facts", facts_file, "--relations", "capital", "--out", target)
+    assert f"Facts: {target}" in output(*arguments)
+    assert load_facts(target) == load_facts(facts_file)
+    with pytest.raises(StoreError, match=r"out\.jsonl exists; choose another --out file, or say --overwrite"):
+        raise_from(run(*arguments))
+    output(*arguments, "--overwrite")
+
+
+def raise_from(result: Result) -> None:
+    """Raise what a command ended with."""
+    assert result.exception is not None, result.output
+    raise result.exception
+
+
+# -- score -----------------------------------------------------------------------------------------------------------
+
+
+def test_score_prints_neurons_and_writes_scores(common: list[object], tmp_path: Path) -> None:
+    target = tmp_path / "scores.safetensors"
+    text = output("score", *common, "--fact", "capital:France", "--method", "random", "--seed", 3, "--out", target)
+    assert "Random(seed=3) on NeuronModel(" in text
+    assert re.search(r"capital:France \d+ L\d:\d+ \(", text)
+    saved = NeuronScores.load(target)
+    assert (saved.method, saved.params, saved.fact_ids) == ("random", {"seed": 3}, ("capital:France",))
+    assert saved.values.shape == (5, 3, 48)
+    with pytest.raises(StoreError, match=r"scores\.safetensors exists; choose another --out file, or say --overwrite"):
+        raise_from(run("score", *common, "--method", "random", "--out", target))
+
+
+def test_score_takes_a_limit_a_preset_and_a_dtype(common: list[object]) -> None:
+    text = output("score", *common, "--limit", 2, "--method", "activation", "--refinement", "eleuther",
+                  "--dtype", "float64")  # fmt: skip
+    assert "float64" in text
+    assert "capital:Italy" in text
+    assert "capital:Germany" not in text
+
+
+# -- compare ---------------------------------------------------------------------------------------------------------
+
+
+def test_compare_writes_a_whole_run(small: list[object], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    text = output("compare", *small, "--out", out)
+    expected = {"rows.parquet", "facts.parquet", "neurons.parquet", "manifest.json", "report.html"}
+    assert {p.name for p in out.iterdir()} == expected | {"figures"}
+    assert {p.name for p in (out / "figures").iterdir()} == {f"{n}.{ext}" for n in FIGURES for ext in ("svg", "png")}
+    assert (out / "figures" / "suppress.svg").read_text().lstrip().startswith("<?xml")
+    assert (out / "figures" / "suppress.png").read_bytes().startswith(b"\x89PNG")
+    assert "</html>" in (out / "report.html").read_text(encoding="utf-8")
+    assert "4 facts of 1 relations, 5.0 attribution prompts and 2.0 held-out prompts per fact" in text
+    assert "Left out: none." in text
+    assert f"Report: {out / 'report.html'}" in text
+    loaded = Comparison.load(out)
+    assert loaded.methods == ["random", "activation"]
+    assert set(loaded.rows.selection) == {"all", "refined", "k=1", "k=3"}
+    assert loaded.manifest["model"]["sha256"]
+
+
+def test_compare_refuses_a_folder_that_holds_a_run(small: list[object], tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "manifest.json").write_text("{}")
+    with pytest.raises(StoreError, match="run exists and holds another run; choose another --out folder, or say --over"):
+        raise_from(run("compare", *small, "--out", tmp_path / "run"))
+    assert (tmp_path / "run" / "manifest.json").read_text() == "{}"
+    output("compare", *small, "--out", tmp_path / "run", "--overwrite")
+    assert read_json(tmp_path / "run" / "manifest.json")["complete"] is True
+
+
+def test_ctrl_c_keeps_what_was_finished(small: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kn_attrib.methods.Activation.score", stop)
+    result = run("compare", *small, "--out", tmp_path / "run")
+    assert result.exit_code == 130
+    rows = pd.read_parquet(tmp_path / "run" / "rows.parquet")
+    assert set(rows.method) == {"whole_ffn", "random"}
+    said = f"Interrupted. {len(rows)} rows kept in {tmp_path / 'run'} (methods finished: random)."
+    assert said in result.stderr
+    assert read_json(tmp_path / "run" / "manifest.json")["complete"] is False
+    assert not Comparison.load(tmp_path / "run").complete
+
+
+def test_ctrl_c_before_the_first_method_leaves_a_readable_run(
+    small: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kn_attrib.evaluation.effects.Evaluator.without_ffn", stop)
+    result = run("compare", *small, "--out", tmp_path / "run")
+    assert result.exit_code == 130
+    assert "Interrupted. 0 rows kept" in result.stderr
+    assert "methods finished: none" in result.stderr
+    assert len(Comparison.load(tmp_path / "run").rows) == 0
+
+
+@pytest.mark.usefixtures("registry")
+def test_compare_takes_a_plugin(common: list[object], tmp_path: Path) -> None:
+    plugin = EXAMPLES / "weighted_activation.py"
+    output("compare", *common, "--keep", "unknown", "--plugin", plugin, "--methods", "weighted_activation",
+           "--out", tmp_path / "run")  # fmt: skip
+    assert Comparison.load(tmp_path / "run").methods == ["weighted_activation"]
+
+
+# -- settings from a file --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def config(tmp_path: Path, saved_bert: Path, facts_file: Path) -> Callable[..., Path]:
+    """Writes a YAML file for a small comparison, with changes."""
+
+    def write(**changes: Any) -> Path:
+        settings = {"model": str(saved_bert), "facts": str(facts_file), "keep": ["unknown"], "methods": ["random"],
+                    "budgets": [1, 2], "control-facts": 1, "out": str(tmp_path / "run")}  # fmt: skip
+        path = tmp_path / "settings.yaml"
+        path.write_text(yaml.safe_dump(settings | changes))
+        return path
+
+    return write
+
+
+def settings_of(folder: Path) -> dict[str, Any]:
+    settings: dict[str, Any] = read_json(folder / "manifest.json")["settings"]
+    return settings
+
+
+def test_config_values_are_used(config: Callable[..., Path], tmp_path: Path) -> None:
+    output("compare", "--config", config(seed=7, methods=["random(seed=2)", "activation"]))
+    used = settings_of(tmp_path / "run")
+    assert (used["seed"], used["budgets"], used["keep"], used["control_facts"]) == (7, [1, 2], ["unknown"], 1)
+    assert Comparison.load(tmp_path / "run").methods == ["random", "activation"]
+
+
+def test_the_command_line_overrides_config(config: Callable[..., Path], tmp_path: Path) -> None:
+    output("compare", "--seed", 9, "--config", config(seed=7), "--budgets", "4")
+    assert (settings_of(tmp_path / "run")["seed"], settings_of(tmp_path / "run")["budgets"]) == (9, [4])
+
+
+def test_an_unknown_config_key_shows_a_close_one(config: Callable[..., Path]) -> None:
+    with pytest.raises(ConfigError, match=r"settings\.yaml: unknown setting 'limmit'\. Did you mean 'limit'\? Known: "):
+        raise_from(run("compare", "--config", config(limmit=3)))
+
+
+def test_a_config_value_of_the_wrong_kind_is_named(config: Callable[..., Path]) -> None:
+    result = run("compare", "--config", config(limit="many"))
+    assert result.exit_code == 2
+    assert "Invalid value for '--limit': 'many' is not a valid int" in result.stderr
+
+
+@pytest.mark.usefixtures("registry")
+@pytest.mark.parametrize("as_list", [True, False])
+def test_config_may_name_one_plugin_or_several(config: Callable[..., Path], tmp_path: Path, as_list: bool) -> None:
+    plugin = str(EXAMPLES / "weighted_activation.py")
+    output("compare", "--config", config(plugin=[plugin] if as_list else plugin, methods=["weighted_activation"]))
+    assert Comparison.load(tmp_path / "run").methods == ["weighted_activation"]
+
+
+def test_config_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read --config .*nowhere\.yaml: .*No such file"):
+        raise_from(run("compare", "--config", tmp_path / "nowhere.yaml"))
+    (tmp_path / "bad.yaml").write_text("a: [1")
+    with pytest.raises(ConfigError, match=r"cannot read --config .*bad\.yaml: while parsing"):
+        raise_from(run("compare", "--config", tmp_path / "bad.yaml"))
+    (tmp_path / "bad.yaml").write_text("- 1")
+    with pytest.raises(ConfigError, match=r"bad\.yaml holds list; expected keys and values"):
+        raise_from(run("score", "--config", tmp_path / "bad.yaml"))
+
+
+# -- the program -----------------------------------------------------------------------------------------------------
+
+
+def test_main_turns_errors_into_one_line_on_stderr(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["kn-attrib", "facts", "--facts", "nowhere.jsonl"])
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("kn-attrib: error: no facts at 'nowhere.jsonl'; expected 'world'")
+    assert captured.err.count("\n") == 1
+
+
+def test_python_m_kn_attrib(facts_file: Path) -> None:
+    command = [sys.executable, "-m", "kn_attrib", "facts", "--facts", str(facts_file)]
+    good = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "4 facts of 1 relations" in good.stdout
+    assert good.stderr == ""
+    bad = subprocess.run([*command, "--relations", "captial"], capture_output=True, text=True, check=False)
+    assert bad.returncode == 2
+    assert bad.stderr == "kn-attrib: error: unknown relation 'captial'. Did you mean 'capital'? Known: capital.\n"
