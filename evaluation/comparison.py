@@ -230,7 +230,13 @@ def check_folder(folder: Path, overwrite: bool) -> Path:
 
 
 def interval_text(mean: float, low: float, high: float, percent: bool) -> str:
-    """``−38.7 % [−45.0, −31.2]``, or without percent ``−1.23 [−1.40, −1.05]``."""
+    """A mean with its interval as text.
+
+    >>> interval_text(-0.387, -0.45, -0.312, percent=True)
+    '−38.7 % [−45.0, −31.2]'
+    >>> interval_text(-1.234, -1.4, -1.05, percent=False)
+    '−1.23 [−1.40, −1.05]'
+    """
     if pd.isna(mean):
         return "–"
     scale, digits, unit = (100, 1, " %") if percent else (1, 2, "")

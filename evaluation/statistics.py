@@ -12,7 +12,11 @@ Array = NDArray[np.float64]
 
 
 def mean_weights(relations: Sequence[str]) -> Array:
-    """Weights ``[fact]`` of the mean over relations of the mean over a relation's facts."""
+    """Weights ``[fact]`` of the mean over relations of the mean over a relation's facts.
+
+    >>> mean_weights(["capital", "capital", "currency"]).tolist()
+    [0.25, 0.25, 0.5]
+    """
     codes, names = pd.factorize(np.asarray(relations, dtype=object))
     counts = np.bincount(codes, minlength=len(names))
     return np.asarray(1 / (counts[codes] * len(names)), dtype=np.float64)

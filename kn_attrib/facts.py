@@ -178,6 +178,9 @@ def facts_from_templates(
 ) -> FactSet:
     """Every triple in every template: ``[X]`` becomes the subject, ``[Y]`` stays the answer's slot.
 
+    >>> facts_from_templates("capital", [("France", "Paris")], ["The capital of [X] is [Y]."])[0].prompts
+    ('The capital of France is [Y].',)
+
     Parameters
     ----------
     relation : name of the relation.

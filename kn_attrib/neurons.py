@@ -30,6 +30,9 @@ class Neuron(NamedTuple):
 class NeuronSet:
     """An immutable, sorted set of neurons with the usual set algebra (``| & - ^ <= in``).
 
+    >>> NeuronSet([(3, 17), (0, 5)]) & NeuronSet([(0, 5), (1, 1)])
+    NeuronSet({L0:5}, n=1)
+
     Raises
     ------
     NeuronError : an entry is not a pair of non-negative integers.
