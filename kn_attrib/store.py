@@ -59,9 +59,12 @@ def check_writable(folder: Path) -> None:
     ------
     StoreError : the folder cannot be made or written to.
     """
-    with atomic_path(folder / "trial") as temporary:
-        temporary.write_bytes(b"\0")
-    (folder / "trial").unlink()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0")
+    except OSError as error:
+        raise StoreError(f"cannot write to {folder}: {error.strerror}; choose another --out folder.") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -67,7 +67,7 @@ def test_ambiguity_and_leaks_are_flagged() -> None:
     assert not fact().is_ambiguous
     assert not fact().leaks_answer
     assert fact(alternatives=["Lutetia"]).is_ambiguous
-    assert fact(subject="Republic of paris").leaks_answer
+    assert fact(subject="Republic of PARIS").leaks_answer
 
 
 def test_ids_are_unique() -> None:

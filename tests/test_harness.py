@@ -21,6 +21,7 @@ from kn_attrib.evaluation.effects import INTACT, Evaluator, Job, Outcome, effect
 from kn_attrib.evaluation.harness import repr_of
 from kn_attrib.evaluation.selection import select_facts
 from kn_attrib.methods import Activation, IntegratedGradients
+from kn_attrib.model import Answer
 
 METHODS = ["integrated_gradients", "activation", "random"]
 KEEP = ("unknown",)
@@ -78,9 +79,14 @@ def test_evaluator_measures_each_job_once(
     model: NeuronModel, world_of_two: FactSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts = model.encode(world_of_two[0], "held_out").prompts
-    evaluator, asked = Evaluator(model), []
+    evaluator, asked = Evaluator(model), list[int]()
     real = model.answers
-    monkeypatch.setattr(model, "answers", lambda batch: (asked.append(len(batch)), real(batch))[1])
+
+    def counted(batch: Batch) -> Answer:
+        asked.append(len(batch))
+        return real(batch)
+
+    monkeypatch.setattr(model, "answers", counted)
     jobs = [Job(p, NeuronSet([(0, 1)]), 0.0) for p in prompts] * 3
     first = evaluator.run(jobs)
     assert sum(asked) == len(prompts)

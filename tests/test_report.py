@@ -32,7 +32,7 @@ def test_table_has_a_row_per_method_and_a_column_per_group(comparison: Compariso
     assert table.columns.tolist() == [
         "neurons", "none", "target", "same_relation", "random", "random_same_layer",
     ]  # fmt: skip  # these facts share no answers and are of one relation
-    assert re.fullmatch(r"[+−]\d+\.\d % \[[+−]\d+\.\d, [+−]\d+\.\d\]", table.loc["random", "target"])
+    assert re.fullmatch(r"[+−]\d+\.\d % \[[+−]\d+\.\d, [+−]\d+\.\d\]", str(table.loc["random", "target"]))
 
 
 def test_table_refuses_what_is_not_there(comparison: Comparison) -> None:
@@ -59,7 +59,7 @@ def test_report_is_self_contained(comparison: Comparison, tmp_path: Path) -> Non
     assert not re.search(r'(?:src|href)="(?!#)', html)
     assert html.count("<svg") == len(FIGURES)
     assert "Silencing all feed-forward neurons" in html
-    assert comparison.table().loc["integrated_gradients", "target"] in html
+    assert str(comparison.table().loc["integrated_gradients", "target"]) in html
     assert len(set(re.findall(r'\bid="([^"]+)"', html))) == len(re.findall(r'\bid="', html))
 
 

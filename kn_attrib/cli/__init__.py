@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 
 import typer
 
@@ -29,8 +30,11 @@ def main() -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    try:
-        app()
-    except KnAttribError as error:
-        typer.echo(f"kn-attrib: error: {error}", err=True)
-        sys.exit(2)
+    with warnings.catch_warnings():
+        # Without the file, line number and source that Python would add.
+        warnings.showwarning = lambda message, *_: typer.echo(f"kn-attrib: warning: {message}", err=True)
+        try:
+            app()
+        except KnAttribError as error:
+            typer.echo(f"kn-attrib: error: {error}", err=True)
+            sys.exit(2)

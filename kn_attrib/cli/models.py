@@ -19,15 +19,6 @@ def command() -> None:
     rows = []
     for name in zoo_names():
         card: dict[str, Any] = dict(zoo_card(name))
-        accuracy = card["accuracy"]
-        rows.append(
-            [
-                ZOO_PREFIX + name,
-                card["summary"],
-                card["facts"],
-                f"{accuracy['prompts']:.1%}",
-                f"{accuracy['held_out']:.1%}",
-                zoo_path(name),
-            ]
-        )
+        known = [f"{card['accuracy'][split]['all']:.1%}" for split in ("prompts", "held_out")]
+        rows.append([ZOO_PREFIX + name, card["summary"], card["facts"]["number"], *known, zoo_path(name)])
     options.show(rows, ["model", "what it is", "facts", "known, prompts", "held out", "folder"])

@@ -51,14 +51,16 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
         raise ConfigError(f"cannot read --config {path}: {error}.") from error
     if not isinstance(content, dict):
         raise ConfigError(f"--config {path} holds {type(content).__name__}; expected keys and values.")
-    known = {p.name for p in context.command.params if p.name not in ("config", "help")}
-    for key in content:
-        if str(key).replace("-", "_") not in known:
-            raise ConfigError(f"--config {path}: {unknown('setting', str(key), (str(k) for k in known))}")
-    defaults = {
-        str(k).replace("-", "_"): ",".join(map(str, v)) if isinstance(v, list) and k != "plugin" else v
-        for k, v in content.items()
-    }
+    known = {str(p.name) for p in context.command.params if p.name not in ("config", "help")}
+    defaults: dict[str, Any] = {}
+    for key, value in content.items():
+        name = str(key).replace("-", "_")
+        if name not in known:
+            raise ConfigError(f"--config {path}: {unknown('setting', str(key), known)}")
+        if name == "plugin":
+            defaults[name] = value if isinstance(value, list) else [value]
+        else:
+            defaults[name] = ",".join(map(str, value)) if isinstance(value, list) else value
     context.default_map = {**(context.default_map or {}), **defaults}
     return path
 
@@ -97,12 +99,16 @@ def open_facts(source: str, relations: str) -> FactSet:
 
 def show(rows: Iterable[Iterable[object]], columns: Iterable[str], title: str = "") -> None:
     """Print a table."""
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
-    Console(width=None if Console().is_terminal else 160, markup=False, highlight=False).print(table)
+    console = Console(width=None if Console().is_terminal else 160, markup=False, highlight=False)
+    if title:
+        # Not the table's own title, which is broken into lines of the table's width.
+        console.print(title, style="italic", soft_wrap=True)
+    console.print(table)
 
 
 def show_frame(frame: pd.DataFrame, title: str = "") -> None:
