@@ -12,7 +12,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 from kn_attrib.neurons import NeuronSet
 
@@ -109,7 +109,7 @@ def budgets(comparison: Comparison) -> Figure:
             axes.plot(part.k, part["mean"], marker="o", markersize=4, label=str(method), color=colour)
             axes.fill_between(part.k, part.low, part.high, color=colour, alpha=0.12, linewidth=0)
         axes.axhline(0, color="0.2", linewidth=0.8)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xticks(sorted(own.k.unique()))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set(title="Suppressing equally many neurons of each method", xlabel="neurons suppressed (top k)",
                  ylabel="relative change of p(answer)")  # fmt: skip

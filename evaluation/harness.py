@@ -27,7 +27,7 @@ from kn_attrib.refine import Refinement, refine_all
 from kn_attrib.registry import make_scorer
 from kn_attrib.scorer import Scorer
 from kn_attrib.scores import NeuronScores
-from kn_attrib.scoring import score_prompts
+from kn_attrib.scoring import checked, score_prompts
 from kn_attrib.store import versions
 
 DEFAULT_METHODS = (
@@ -181,12 +181,19 @@ class _Run:
                   for c in selection.targets}  # fmt: skip
         evaluator = Evaluator(self.model, self.settings.max_rows)
         try:
+            self._probe(selection)
             self._whole_ffn(evaluator, selection, groups)
             for label, scorer in self.scorers.items():
                 self._method(label, scorer, evaluator, selection, groups)
         except KeyboardInterrupt as interrupt:
             raise ComparisonInterrupted(self._result(selection, started, complete=False)) from interrupt
         return self._result(selection, started, complete=True)
+
+    def _probe(self, selection: Selection) -> None:
+        """Ask every method for one prompt, so that a faulty one is found at once and not after hours."""
+        _, batch = next(iter(self.model.batches(selection.targets[0].prompts[:1])))
+        for scorer in self.scorers.values():
+            checked(scorer, self.model, batch)
 
     @contextmanager
     def _bar(self, what: str, total: int | None) -> Iterator[Callable[[int], object]]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MOST_NAMES = 40
+
 
 class KnAttribError(Exception):
     """Base of every error that kn_attrib raises on purpose."""
@@ -46,4 +48,6 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(given, names, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
-    return f"unknown {kind} {given!r}.{hint} Known: {', '.join(names) or 'none'}."
+    shown = ", ".join(names[:MOST_NAMES]) or "none"
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return f"unknown {kind} {given!r}.{hint} Known: {shown}{more}."

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kn_attrib.architectures import find_sites, value_matrix
-from kn_attrib.errors import NeuronError, PromptError
+from kn_attrib.errors import MethodError, NeuronError, PromptError, unknown
 from kn_attrib.facts import Fact
 from kn_attrib.neurons import Neuron, NeuronSet
 from kn_attrib.prompts import Batch, Encoding, Kind, Prompt, PromptEncoder, Split, batches
@@ -264,6 +264,13 @@ class NeuronModel:
         return result
 
 
+OBJECTIVES: dict[str, Callable[[Tensor], Tensor]] = {
+    "prob": lambda logits: logits.softmax(-1),
+    "logprob": lambda logits: logits.log_softmax(-1),
+    "logit": lambda logits: logits,
+}
+
+
 def _hook(edit: Edit) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
     def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         vectors, *rest = inputs
@@ -281,10 +288,12 @@ def objective_value(logits: Tensor, answers: Tensor, objective: Objective) -> Te
     ----------
     logits : ``[row, vocabulary]``.
     answers : ``[row]``, gold token ids.
+
+    Raises
+    ------
+    MethodError : unknown objective.
     """
-    scores = {
-        "prob": lambda: logits.softmax(-1),
-        "logprob": lambda: logits.log_softmax(-1),
-        "logit": lambda: logits,
-    }[objective]()
+    if objective not in OBJECTIVES:
+        raise MethodError(unknown("objective", objective, OBJECTIVES))
+    scores = OBJECTIVES[objective](logits)
     return scores.gather(1, answers[:, None])[:, 0]

@@ -45,6 +45,10 @@ class Scorer(ABC):
     threshold: ClassVar[float] = 0.2
     reference: ClassVar[str] = ""
 
+    def __init_subclass__(cls) -> None:
+        # Used as it is, without registration, a scorer goes by its class's name.
+        cls.name = cls.__name__
+
     @abstractmethod
     def score(self, model: NeuronModel, batch: Batch) -> Tensor | Attribution:
         """Score every neuron for every prompt: ``[prompt, layer, neuron]``, larger = more responsible."""

@@ -91,7 +91,7 @@ class NeuronScores:
         ------
         NeuronError : the budget is not between 1 and the number of neurons.
         """
-        mean = self.values.mean(0)
+        mean = self.values.double().mean(0)
         if not 1 <= k <= mean.numel():
             raise NeuronError(f"budget k = {k}; expected 1 to {mean.numel()}, the number of neurons of the model.")
         order = mean.flatten().sort(descending=True, stable=True).indices[:k].tolist()
@@ -101,7 +101,7 @@ class NeuronScores:
         """One row per (prompt, neuron): fact, prompt, layer, neuron, score; with ``k`` only each prompt's top k."""
         flat = self.values.flatten(1).float()
         scores, order = flat.sort(dim=1, descending=True, stable=True)
-        count = flat.shape[1] if k is None else k
+        count = flat.shape[1] if k is None else min(k, flat.shape[1])
         width = self.values.shape[2]
         frame: pd.DataFrame = pd.DataFrame(
             {

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from torch import Tensor
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
@@ -332,8 +333,10 @@ def test_full_disk_leaves_no_manifest_and_no_half_files(
 
 
 def test_ctrl_c_keeps_finished_methods(bert: NeuronModel, facts: FactSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+    def stop(_: object, model: NeuronModel, batch: Batch) -> Tensor:
+        if len(batch) > 1:
+            raise KeyboardInterrupt
+        return model.record(batch)
 
     monkeypatch.setattr("kn_attrib.methods.Activation.score", stop)
     with pytest.raises(ComparisonInterrupted) as end:

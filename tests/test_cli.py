@@ -13,9 +13,10 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from torch import Tensor
 from typer.testing import CliRunner, Result
 
-from kn_attrib import Comparison, NeuronScores, Refinement, list_methods, load_facts, refine_all
+from kn_attrib import Batch, Comparison, NeuronModel, NeuronScores, Refinement, list_methods, load_facts, refine_all
 from kn_attrib.cli import app, main
 from kn_attrib.errors import ConfigError, StoreError
 from kn_attrib.evaluation.figures import FIGURES
@@ -188,8 +189,10 @@ def test_compare_refuses_a_folder_that_holds_a_run(small: list[object], tmp_path
 
 
 def test_ctrl_c_keeps_what_was_finished(small: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+    def stop(_: object, model: NeuronModel, batch: Batch) -> Tensor:
+        if len(batch) > 1:
+            raise KeyboardInterrupt
+        return model.record(batch)
 
     monkeypatch.setattr("kn_attrib.methods.Activation.score", stop)
     result = run("compare", *small, "--out", tmp_path / "run")
@@ -313,9 +316,10 @@ def test_main_says_in_one_line_what_is_skipped(
     arguments = ["score", "--model", str(saved_bert), "--facts", str(facts_file), "--method", "random"]
     monkeypatch.setattr(sys, "argv", ["kn-attrib", *arguments])
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    with warnings.catch_warnings(), pytest.raises(SystemExit) as end:
+    with warnings.catch_warnings():
         warnings.simplefilter("default")
-        main()
+        with pytest.raises(SystemExit) as end:
+            main()
     assert not end.value.code
     said = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
     assert len(said) == 1

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from kn_attrib import Batch, Fact, FactSet, NeuronModel, NeuronSet, Scorer, compare, suppress
-from kn_attrib.errors import ConfigError, FactError, NeuronError
+from kn_attrib import Batch, Fact, FactSet, NeuronModel, NeuronSet, Scorer, compare, score, suppress
+from kn_attrib.errors import ConfigError, FactError, MethodError, NeuronError
 from kn_attrib.evaluation import Comparison, ComparisonInterrupted
 from kn_attrib.evaluation.comparison import interval_text
 from kn_attrib.evaluation.controls import GROUPS, control_set, group_prompts
@@ -225,8 +225,10 @@ def test_unknown_ambiguous_and_leaking_facts_are_left_out_and_counted(
 def test_interruption_keeps_what_is_done(
     model: NeuronModel, world_of_two: FactSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+    def stop(_: object, model: NeuronModel, batch: Batch) -> Tensor:
+        if len(batch) > 1:
+            raise KeyboardInterrupt
+        return model.record(batch)
 
     monkeypatch.setattr(Activation, "score", stop)
     with pytest.raises(ComparisonInterrupted) as caught:
@@ -263,3 +265,27 @@ def test_interval_text() -> None:
     assert interval_text(-0.387, -0.45, 0.012, percent=True) == "−38.7 % [−45.0, +1.2]"
     assert interval_text(-1.234, -1.4, -1.05, percent=False) == "−1.23 [−1.40, −1.05]"
     assert interval_text(float("nan"), 0, 0, percent=True) == "–"
+
+
+def test_a_faulty_method_is_found_before_any_work(model: NeuronModel, world_of_two: FactSet) -> None:
+    @dataclass(frozen=True)
+    class Faulty(Scorer):
+        def score(self, model: NeuronModel, batch: Batch) -> Tensor:
+            return model.record(batch) / 0
+
+    asked: list[int] = []
+
+    @dataclass(frozen=True)
+    class Counting(Scorer):
+        def score(self, model: NeuronModel, batch: Batch) -> Tensor:
+            asked.append(len(batch))
+            return model.record(batch)
+
+    with pytest.raises(MethodError, match="not finite"):
+        compare(model, world_of_two, [Counting(), Faulty()], keep=KEEP, progress=False)
+    assert asked == [1]
+
+
+def test_unknown_objective_is_refused(model: NeuronModel, world_of_two: FactSet) -> None:
+    with pytest.raises(MethodError, match=r"unknown objective 'prop'. Did you mean 'prob'"):
+        score(model, world_of_two[0], IntegratedGradients(objective="prop"))  # type: ignore[arg-type]
