@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kn_attrib.architectures import find_sites, value_matrix
+from kn_attrib.architectures import Architecture, find_architecture, value_matrix
 from kn_attrib.errors import NeuronError, PromptError
 from kn_attrib.facts import Fact
 from kn_attrib.neurons import Neuron, NeuronSet
 from kn_attrib.prompts import Batch, Encoding, Kind, Prompt, PromptEncoder, Split, batches
+from kn_attrib.taps import Taps, arguments, quiet
 
 Objective = Literal["prob", "logprob", "logit"]
 Edit = Callable[[Tensor], Tensor]
@@ -48,17 +49,39 @@ class NeuronModel:
 
     Parameters
     ----------
-    model, tokenizer : a Hugging Face model with a masked or causal language-model head, and its tokenizer.
-    kind : ``"masked"`` or ``"causal"``.
+    model, tokenizer : a Hugging Face model with a language-model head, and its tokenizer.
+    kind : ``"masked"``, ``"causal"`` or ``"encoder-decoder"`` (whose neurons are the decoder's).
     name : how the model is called in results.
+    ffn_pattern : path of the feed-forward output linears with ``{i}`` for the layer, if not as the table says.
+
+    Attributes
+    ----------
+    architecture : where the neurons are, and how that is known.
+    sites : the feed-forward output linear of each layer.
+    taps : one module per layer whose input is always its neuron vectors ``[row, token, neuron]``, for hooks of one's
+        own (Captum's layer methods take them); they work while the model runs through this object.
+
+    Raises
+    ------
+    ModelError : the model's feed-forward neurons cannot be found.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kind: Kind, name: str) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        kind: Kind,
+        name: str,
+        ffn_pattern: str | None = None,
+    ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.kind: Kind = kind
         self.name = name
-        self.sites: list[nn.Module] = find_sites(model)
+        self._taps = Taps(model, kind, find_architecture(model, ffn_pattern))
+        self.architecture: Architecture = self._taps.architecture
+        self.sites: list[nn.Module] = self._taps.sites
+        self.taps: list[nn.Module] = self._taps.layers
         self.encoder = PromptEncoder(tokenizer, kind)
         self._positions: Tensor | None = None
 
@@ -158,9 +181,7 @@ class NeuronModel:
         ----------
         edits : layer -> function of the vectors ``[row, token, neuron]``; it may ask for `positions`.
         """
-        with ExitStack() as stack:
-            for layer, edit in edits.items():
-                stack.callback(self.sites[layer].register_forward_pre_hook(_hook(edit)).remove)
+        with self._taps.edited(edits):
             yield
 
     @property
@@ -185,21 +206,12 @@ class NeuronModel:
     @contextmanager
     def running(self, positions: Tensor) -> Iterator[None]:
         """While active the model is in eval mode, its weights are frozen and hooks know the answer positions."""
-        training = [module for module in self.model.modules() if module.training]
-        trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         outer, self._positions = self._positions, positions
-        for module in training:
-            module.training = False
-        for parameter in trainable:
-            parameter.requires_grad_(False)
         try:
-            yield
+            with quiet(self.model), self._taps.attached():
+                yield
         finally:
             self._positions = outer
-            for parameter in trainable:
-                parameter.requires_grad_(True)
-            for module in training:
-                module.training = True
 
     def logits(self, positions: Tensor, **inputs: Tensor) -> Tensor:
         """Logits at the answer positions, in at least float32.
@@ -207,16 +219,15 @@ class NeuronModel:
         Parameters
         ----------
         positions : ``[row]``.
-        inputs : ``input_ids [row, token]`` or ``inputs_embeds [row, token, hidden]``.
+        inputs : ``input_ids [row, token]`` or ``inputs_embeds [row, token, hidden]`` of the stack that answers;
+            encoder-decoders also need ``source_ids [row, token]``, what the encoder reads.
 
         Returns
         -------
         ``[row, vocabulary]``
         """
-        size = next(iter(inputs.values())).shape[:2]
-        mask = torch.ones(size, dtype=torch.long, device=self.device)
         with self.running(positions):
-            output = self.model(**inputs, attention_mask=mask)
+            output = self.model(**arguments(self.kind, inputs))
         rows = torch.arange(len(positions), device=self.device)
         chosen: Tensor = output.logits[rows, positions]
         return chosen if chosen.dtype == torch.float64 else chosen.float()
@@ -240,13 +251,13 @@ class NeuronModel:
             return edit
 
         with torch.no_grad(), self.edited({layer: keep(layer) for layer in range(self.n_layers)}):
-            self.logits(batch.positions, input_ids=batch.input_ids)
+            self.logits(batch.positions, **batch.inputs())
         return torch.stack([recorded[layer] for layer in range(self.n_layers)], dim=1)
 
     def answers(self, batch: Batch) -> Answer:
         """The model's answers at the answer position, under whatever interventions are active."""
         with torch.no_grad():
-            logprobs = self.logits(batch.positions, input_ids=batch.input_ids).log_softmax(-1)
+            logprobs = self.logits(batch.positions, **batch.inputs()).log_softmax(-1)
         gold = logprobs.gather(1, batch.answers[:, None])
         return Answer(gold[:, 0], (logprobs > gold).sum(-1) + 1, logprobs.argmax(-1))
 
@@ -262,14 +273,6 @@ class NeuronModel:
         for indices, batch in self.batches(prompts):
             result[indices] = self.answers(batch).logprob.exp().cpu()
         return result
-
-
-def _hook(edit: Edit) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
-    def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        vectors, *rest = inputs
-        return (edit(vectors), *rest)
-
-    return hook
 
 
 def objective_value(logits: Tensor, answers: Tensor, objective: Objective) -> Tensor:

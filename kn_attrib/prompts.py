@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from kn_attrib.errors import PromptError
 from kn_attrib.facts import SLOT, Fact
 
-Kind = Literal["masked", "causal"]
+Kind = Literal["masked", "causal", "encoder-decoder"]
 Split = Literal["prompts", "held_out"]
 
 
@@ -37,6 +37,9 @@ class Prompt:
     input_ids: tuple[int, ...]
     position: int
     answer_id: int
+    token: int = 0
+    tokens: int = 1
+    source: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,22 @@ class Batch:
     @property
     def input_ids(self) -> Tensor:
         return self._tensor([p.input_ids for p in self.prompts])
+
+    @property
+    def sources(self) -> Tensor | None:
+        """What the encoder of an encoder-decoder reads: ``[prompt, token]``."""
+        return self._tensor([p.source for p in self.prompts]) if self.prompts[0].source else None
+
+    def inputs(self, rows: Tensor | None = None) -> dict[str, Tensor]:
+        """Inputs of `NeuronModel.logits`: all prompts, or those of ``rows``."""
+        given = {"input_ids": self.input_ids} | ({} if self.sources is None else {"source_ids": self.sources})
+        return given if rows is None else {name: ids[rows] for name, ids in given.items()}
+
+    @property
+    def where(self) -> tuple[Tensor, ...]:
+        """Answer positions and answers (and what an encoder reads), as `AnswerObjective` takes them."""
+        given = (self.positions, self.answers)
+        return given if self.sources is None else (*given, self.sources)
 
     @property
     def positions(self) -> Tensor:
@@ -185,10 +204,10 @@ def batches(
     prompts: Sequence[Prompt], device: torch.device, max_prompts: int = 64
 ) -> Iterator[tuple[list[int], Batch]]:
     """Group prompts of equal length; yields the prompts' indices and their batch."""
-    buckets: dict[int, list[int]] = defaultdict(list)
+    buckets: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index, prompt in enumerate(prompts):
-        buckets[len(prompt.input_ids)].append(index)
-    for length in sorted(buckets):
-        for start in range(0, len(buckets[length]), max_prompts):
-            chunk = buckets[length][start : start + max_prompts]
+        buckets[len(prompt.input_ids), len(prompt.source)].append(index)
+    for lengths in sorted(buckets):
+        for start in range(0, len(buckets[lengths]), max_prompts):
+            chunk = buckets[lengths][start : start + max_prompts]
             yield chunk, Batch(tuple(prompts[i] for i in chunk), device)
