@@ -6,17 +6,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kn_attrib.architectures import Architecture, find_architecture, value_matrix
+from kn_attrib.encoding import PromptEncoder
 from kn_attrib.errors import NeuronError, PromptError
 from kn_attrib.facts import Fact
 from kn_attrib.neurons import Neuron, NeuronSet
-from kn_attrib.prompts import Batch, Encoding, Kind, Prompt, PromptEncoder, Split, batches
+from kn_attrib.prompts import Batch, Encoding, Kind, Prompt, Split, batches, by_text
 from kn_attrib.taps import Taps, arguments, quiet
 
 Objective = Literal["prob", "logprob", "logit"]
@@ -26,7 +27,7 @@ Edit = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says at the answer position, one entry per prompt.
+    """What the model says at the answer position, one entry per query.
 
     Attributes
     ----------
@@ -82,7 +83,9 @@ class NeuronModel:
         self.architecture: Architecture = self._taps.architecture
         self.sites: list[nn.Module] = self._taps.sites
         self.taps: list[nn.Module] = self._taps.layers
-        self.encoder = PromptEncoder(tokenizer, kind)
+        embedding: Any = model.get_input_embeddings()
+        start = model.config.decoder_start_token_id if kind == "encoder-decoder" else None
+        self.encoder = PromptEncoder(tokenizer, kind, start, embedding.weight.shape[0])
         self._positions: Tensor | None = None
 
     def __repr__(self) -> str:
@@ -261,18 +264,25 @@ class NeuronModel:
         gold = logprobs.gather(1, batch.answers[:, None])
         return Answer(gold[:, 0], (logprobs > gold).sum(-1) + 1, logprobs.argmax(-1))
 
-    def answer_probability(self, fact: Fact, split: Split = "prompts") -> Tensor:
-        """Probability of the gold answer in each usable text of a fact: ``[prompt]``.
+    def answer_probability(self, fact: Fact, split: Split = "prompts", normalised: bool = False) -> Tensor:
+        """Probability of the gold answer in each usable text of a fact: ``[text]``.
+
+        The product of the probabilities of the answer's tokens, each given the gold tokens before it (masked models:
+        each at its own mask).
+
+        Parameters
+        ----------
+        normalised : the geometric mean instead of the product, which does not fall with the answer's length.
 
         Raises
         ------
         PromptError : no text of the fact can be put to this model.
         """
         prompts = self.encode(fact, split).prompts
-        result = torch.empty(len(prompts), dtype=torch.promote_types(self.dtype, torch.float32))
+        logprobs = torch.empty(len(prompts), dtype=torch.promote_types(self.dtype, torch.float32))
         for indices, batch in self.batches(prompts):
-            result[indices] = self.answers(batch).logprob.exp().cpu()
-        return result
+            logprobs[indices] = self.answers(batch).logprob.cpu()
+        return by_text(logprobs, prompts, mean=normalised).exp()
 
 
 def objective_value(logits: Tensor, answers: Tensor, objective: Objective) -> Tensor:

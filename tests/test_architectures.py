@@ -151,7 +151,7 @@ CASES = {
               "max_position_embeddings": 32, "decoder_start_token_id": 2, "init_std": 0.2}),
     )
 }  # fmt: skip
-SMOOTH: dict[str, dict[str, Any]] = {
+SMOOTH: dict[str, Any] = {
     "opt": {"activation_function": "gelu"}, "t5": {"feed_forward_proj": "gelu"}, "nemotron": {"hidden_act": "gelu"},
     "gemma3": {"text_config": GROUPED | {"query_pre_attn_scalar": 8, "rms_norm_eps": 1.0}},
 } | {name: {"rms_norm_eps": 1.0} for name in ("gemma2", "gemma3_text", "olmo2", "olmo3", "glm4")}  # fmt: skip
