@@ -72,14 +72,13 @@ class PromptEncoder:
         PromptError : the answer is unknown to the tokenizer, the text is too long, or a model that predicts from the
             left is given a text that goes on after the slot.
         """
-        before, after = text.split(SLOT)
-        answer = self._answer_ids(fact, before)
+        answer = self._answer_ids(fact, text.split(SLOT)[0])
         if self.kind == "masked":
-            ids, places = self._masked(fact, text, before, after, len(answer))
+            ids, places = self._masked(fact, text, len(answer))
             inputs = [(ids, place) for place in places]
             source: list[int] = []
         else:
-            source, prefix = self._prefix(fact, text, before, after)
+            source, prefix = self._prefix(fact, text)
             inputs = [(prefix + answer[:t], len(prefix) + t - 1) for t in range(len(answer))]
         for ids in (source, *(ids for ids, _ in inputs)):
             self._check(fact, text, ids)
@@ -100,10 +99,37 @@ class PromptEncoder:
                     skipped.append(Skipped(fact.id, text, str(error), error.cause))
         return Encoding(tuple(prompts), tuple(skipped))
 
-    def _masked(self, fact: Fact, text: str, before: str, after: str, tokens: int) -> tuple[list[int], list[int]]:
+    def subject_span(self, prompt: Prompt) -> tuple[int, int] | None:
+        """Where the subject's tokens are in what the model reads (encoder-decoders: in ``source``): first, last + 1.
+
+        None where the text does not hold the subject word for word.
+        """
+        read = self._reading(prompt.text, prompt.tokens)
+        start = read.find(prompt.fact.subject)
+        if start < 0:
+            return None
+        end = start + len(prompt.fact.subject)
+        if self.tokenizer.is_fast:
+            offsets = self.tokenizer(read, return_offsets_mapping=True)["offset_mapping"]
+            inside = [i for i, (first, last) in enumerate(offsets) if max(first, start) < min(last, end)]
+            return (inside[0], inside[-1] + 1) if inside else None
+        # Without offsets: count the tokens of the text up to the subject, and up to its end.
+        head, whole = self._opening(read[:start].rstrip()), self._opening(read[:end])
+        ids = list(prompt.source or prompt.input_ids)
+        return (len(head), len(whole)) if ids[: len(whole)] == whole and whole[: len(head)] == head else None
+
+    def _reading(self, text: str, tokens: int) -> str:
+        """The text as the model (an encoder-decoder's encoder) reads it, for an answer of so many tokens."""
+        before, after = text.split(SLOT)
+        if self.convention in ("prefix", "source prefix"):
+            return before.rstrip()
+        if self.convention == "sentinel":
+            return before + SENTINEL + after
+        return before + str(self.tokenizer.mask_token) * (tokens if self.kind == "masked" else 1) + after
+
+    def _masked(self, fact: Fact, text: str, tokens: int) -> tuple[list[int], list[int]]:
         """Ids of the text with masks in its slot, and where they are."""
-        mask = str(self.tokenizer.mask_token)
-        ids = self._ids(before + mask * tokens + after, special=True)
+        ids = self._ids(self._reading(text, tokens), special=True)
         places = [i for i, token in enumerate(ids) if token == self.tokenizer.mask_token_id]
         if len(places) != tokens:
             raise PromptError(
@@ -111,13 +137,14 @@ class PromptEncoder:
             )
         return ids, places
 
-    def _prefix(self, fact: Fact, text: str, before: str, after: str) -> tuple[list[int], list[int]]:
+    def _prefix(self, fact: Fact, text: str) -> tuple[list[int], list[int]]:
         """What the encoder reads (causal models: nothing), and what the answering stack is given before the answer."""
+        before, after = text.split(SLOT)
         start = [] if self.start is None else [self.start]
-        if self.convention == "sentinel":
-            return self._ids(before + SENTINEL + after, special=True), [*start, self._sentinel or 0]
+        source = [] if self.kind == "causal" else self._ids(self._reading(text, 1), special=True)
+        if self._sentinel is not None and source:
+            return source, [*start, self._sentinel]
         if self.convention == "mask and prefix":
-            source = self._ids(before + str(self.tokenizer.mask_token) + after, special=True)
             return source, start + self._opening(before.rstrip())
         if after.strip(string.punctuation + string.whitespace):
             raise PromptError(
@@ -127,9 +154,7 @@ class PromptEncoder:
             )
         if not before.strip():
             raise PromptError(f"fact {fact.id!r}: {text!r} has nothing before the slot {SLOT} to predict from.")
-        if self.kind == "causal":
-            return [], self._opening(before.rstrip())
-        return self._ids(before.rstrip(), special=True), start
+        return (source, start) if source else (source, self._opening(before.rstrip()))
 
     def _opening(self, text: str) -> list[int]:
         """Ids of a text with the special tokens in front of it and none behind: after an end nothing is answered."""
