@@ -11,7 +11,7 @@ import numpy as np
 from kn_attrib.evaluation.selection import Candidate
 from kn_attrib.model import NeuronModel
 from kn_attrib.neurons import Neuron, NeuronSet
-from kn_attrib.prompts import Prompt
+from kn_attrib.prompts import Text
 
 Group = Literal["target", "same_object", "same_relation", "other_relation"]
 GROUPS: tuple[Group, ...] = ("target", "same_object", "same_relation", "other_relation")
@@ -26,14 +26,14 @@ def generator(seed: int, *names: object) -> np.random.Generator:
 
 def group_prompts(
     target: Candidate, pool: Sequence[Candidate], n_facts: int, seed: int
-) -> dict[Group, tuple[Prompt, ...]]:
+) -> dict[Group, tuple[Text, ...]]:
     """Held-out prompts of the target and of its control facts.
 
     ``target``: all held-out prompts of the fact. Each control group: up to ``n_facts`` other facts that the model
     knows, one held-out prompt each, drawn with the seed: ``same_object`` (same answer), ``same_relation`` (same
     relation, other answer), ``other_relation`` (other relation, answer and subject). A group may be empty.
     """
-    groups: dict[Group, tuple[Prompt, ...]] = {"target": target.held_out}
+    groups: dict[Group, tuple[Text, ...]] = {"target": target.held_out}
     for group in GROUPS[1:]:
         members = [c for c in pool if _belongs(group, target, c)]
         rng = generator(seed, "group", group, target.fact.id)

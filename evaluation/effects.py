@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,23 +12,27 @@ import numpy as np
 from kn_attrib.interventions import ablate_layers, scale_rows
 from kn_attrib.model import NeuronModel
 from kn_attrib.neurons import NeuronSet
-from kn_attrib.prompts import Prompt
+from kn_attrib.prompts import Text
 
 INTACT = NeuronSet()
+Intervention = AbstractContextManager[None]
 
 
 class Outcome(NamedTuple):
-    """The model's answer to one prompt: natural log-probability and rank of the gold answer, id of the top token."""
+    """The model's answer to one prompt: natural log-probability and rank of the gold answer, id of the top token.
+
+    Answers of several tokens: the sum of their log-probabilities (or its mean), the worst rank, and all top tokens.
+    """
 
     logprob: float
     rank: int
-    top: int
+    top: int | tuple[int, ...]
 
 
 class Job(NamedTuple):
     """One prompt under one intervention: the neurons' activations multiplied by the factor at the answer."""
 
-    prompt: Prompt
+    text: Text
     neurons: NeuronSet
     factor: float
 
@@ -39,11 +44,13 @@ class Evaluator:
     Parameters
     ----------
     model : the model.
-    max_rows : most prompts in one forward pass.
+    max_rows : most queries in one forward pass.
+    normalised : log-probabilities of answers are means over their tokens, not sums.
     """
 
     model: NeuronModel
     max_rows: int = 256
+    normalised: bool = False
     _known: dict[Job, Outcome] = field(default_factory=dict)
 
     def run(self, jobs: Sequence[Job], progress: Callable[[int], object] | None = None) -> list[Outcome]:
@@ -52,29 +59,48 @@ class Evaluator:
         new = [job for job in dict.fromkeys(asked) if job not in self._known]
         for factor in sorted({job.factor for job in new}):
             same = [job for job in new if job.factor == factor]
-            for indices, batch in self.model.batches([job.prompt for job in same], self.max_rows):
-                with scale_rows(self.model, [same[i].neurons for i in indices], factor):
-                    answer = self.model.answers(batch)
-                found = zip(answer.logprob.tolist(), answer.rank.tolist(), answer.top.tolist(), strict=True)
-                self._known.update((same[i], Outcome(*each)) for i, each in zip(indices, found, strict=True))
-                if progress is not None:
-                    progress(len(indices))
+            sets = [job.neurons for job in same]
+
+            def intervene(rows: Sequence[int], sets: list[NeuronSet] = sets, factor: float = factor) -> Intervention:
+                return scale_rows(self.model, [sets[row] for row in rows], factor)
+
+            found = self._outcomes([job.text for job in same], intervene, progress)
+            self._known.update(zip(same, found, strict=True))
         return [self._known[job] for job in asked]
 
-    def without_ffn(self, prompts: Sequence[Prompt]) -> list[Outcome]:
+    def without_ffn(self, texts: Sequence[Text]) -> list[Outcome]:
         """Outcomes with every feed-forward vector zero at the answer position: the ceiling of any neuron claim."""
-        outcomes: dict[int, Outcome] = {}
-        for indices, batch in self.model.batches(prompts, self.max_rows):
-            with ablate_layers(self.model):
+        return self._outcomes(texts, lambda _: ablate_layers(self.model))
+
+    def _outcomes(
+        self,
+        texts: Sequence[Text],
+        intervene: Callable[[Sequence[int]], Intervention],
+        progress: Callable[[int], object] | None = None,
+    ) -> list[Outcome]:
+        """Outcomes of texts; ``intervene`` gets the text's index of each row of a batch."""
+        owners = [index for index, text in enumerate(texts) for _ in text.queries]
+        queries = [query for text in texts for query in text.queries]
+        found: dict[int, tuple[float, int, int]] = {}
+        for indices, batch in self.model.batches(queries, self.max_rows):
+            with intervene([owners[i] for i in indices]):
                 answer = self.model.answers(batch)
-            found = zip(answer.logprob.tolist(), answer.rank.tolist(), answer.top.tolist(), strict=True)
-            outcomes.update((i, Outcome(*each)) for i, each in zip(indices, found, strict=True))
-        return [outcomes[i] for i in range(len(prompts))]
+            rows = zip(answer.logprob.tolist(), answer.rank.tolist(), answer.top.tolist(), strict=True)
+            found.update(zip(indices, rows, strict=True))
+            if progress is not None:
+                progress(len(indices))
+        single = iter(found[i] for i in range(len(queries)))
+        return [self._joined([next(single) for _ in text.queries]) for text in texts]
+
+    def _joined(self, tokens: list[tuple[float, int, int]]) -> Outcome:
+        logprobs, ranks, tops = zip(*tokens, strict=True)
+        total = sum(logprobs) / (len(tokens) if self.normalised else 1)
+        return Outcome(total, max(ranks), tops[0] if len(tops) == 1 else tops)
 
 
 def _normal(job: Job) -> Job:
     """No neurons, or a factor of one, leave the model as it is."""
-    return job if len(job.neurons) and job.factor != 1.0 else Job(job.prompt, INTACT, 1.0)
+    return job if len(job.neurons) and job.factor != 1.0 else Job(job.text, INTACT, 1.0)
 
 
 def effect(before: Sequence[Outcome], after: Sequence[Outcome]) -> dict[str, float]:

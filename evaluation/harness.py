@@ -22,7 +22,7 @@ from kn_attrib.evaluation.selection import Candidate, Selection, select_facts
 from kn_attrib.facts import Fact, FactSet, load_facts
 from kn_attrib.model import NeuronModel
 from kn_attrib.neurons import NeuronSet
-from kn_attrib.prompts import Prompt
+from kn_attrib.prompts import Text, causes
 from kn_attrib.refine import Refinement, refine_all
 from kn_attrib.registry import make_scorer
 from kn_attrib.scorer import Scorer
@@ -65,6 +65,7 @@ class Settings:
     keep: tuple[str, ...] = ()
     seed: int = 0
     max_rows: int = 256
+    normalised: bool = False
 
     def check(self, model: NeuronModel) -> None:
         """Raise on a setting that is out of range for the model."""
@@ -100,6 +101,7 @@ def compare(
     keep: Sequence[str] = (),
     seed: int = 0,
     max_rows: int = 256,
+    normalised: bool = False,
     progress: bool = True,
 ) -> Comparison:
     """Compare attribution methods on suppression and amplification, against control groups and control neurons.
@@ -123,7 +125,8 @@ def compare(
     known_share : a fact is known if its answer is on top in at least this share of its attribution prompts.
     keep : facts to keep although ``"unknown"``, ``"ambiguous"`` or ``"leaking"`` (answer inside the subject).
     seed : of control facts, control neurons and bootstrap.
-    max_rows : most prompts in one forward pass.
+    max_rows : most queries in one forward pass (an answer of several tokens is several queries).
+    normalised : an answer's probability is the geometric mean of its tokens' probabilities instead of their product.
     progress : show progress bars.
 
     Returns
@@ -137,7 +140,17 @@ def compare(
     ComparisonInterrupted : on Ctrl-C, holding what was finished.
     """
     settings = Settings(
-        tuple(budgets), refinement, factor, control_facts, limit, max_prompts, known_share, tuple(keep), seed, max_rows
+        tuple(budgets),
+        refinement,
+        factor,
+        control_facts,
+        limit,
+        max_prompts,
+        known_share,
+        tuple(keep),
+        seed,
+        max_rows,
+        normalised,
     )
     settings.check(model)
     scorers = _named([make_scorer(method) for method in methods])
@@ -179,7 +192,7 @@ class _Run:
         selection = self._select()
         groups = {c.fact.id: group_prompts(c, selection.pool, self.settings.control_facts, self.settings.seed)
                   for c in selection.targets}  # fmt: skip
-        evaluator = Evaluator(self.model, self.settings.max_rows)
+        evaluator = Evaluator(self.model, self.settings.max_rows, self.settings.normalised)
         try:
             self._probe(selection)
             self._whole_ffn(evaluator, selection, groups)
@@ -191,7 +204,7 @@ class _Run:
 
     def _probe(self, selection: Selection) -> None:
         """Ask every method for one prompt, so that a faulty one is found at once and not after hours."""
-        _, batch = next(iter(self.model.batches(selection.targets[0].prompts[:1])))
+        _, batch = next(iter(self.model.batches(selection.targets[0].prompts[0].queries[:1])))
         for scorer in self.scorers.values():
             checked(scorer, self.model, batch)
 
@@ -210,14 +223,14 @@ class _Run:
             )  # fmt: skip
         if not selection.targets:
             counts = pd.Series([c.status for c in selection.candidates]).value_counts().to_dict()
-            first = next((c.skipped[0] for c in selection.candidates if c.skipped), "")
+            first = next((c.skipped[0].reason for c in selection.candidates if c.skipped), "")
             raise FactError(
                 f"none of the {len(self.facts)} facts can be judged on {self.model.name}: {counts}. {first}".strip()
             )
         return selection
 
     def _whole_ffn(
-        self, evaluator: Evaluator, selection: Selection, groups: dict[str, dict[Group, tuple[Prompt, ...]]]
+        self, evaluator: Evaluator, selection: Selection, groups: dict[str, dict[Group, tuple[Text, ...]]]
     ) -> None:
         prompts = [p for c in selection.targets for p in groups[c.fact.id]["target"]]
         after = iter(evaluator.without_ffn(prompts))
@@ -234,9 +247,9 @@ class _Run:
         scorer: Scorer,
         evaluator: Evaluator,
         selection: Selection,
-        groups: dict[str, dict[Group, tuple[Prompt, ...]]],
+        groups: dict[str, dict[Group, tuple[Text, ...]]],
     ) -> None:
-        prompts = [p for c in selection.targets for p in c.prompts]
+        prompts = [query for c in selection.targets for text in c.prompts for query in text.queries]
         started = time.perf_counter()
         with self._bar(f"{label}: scoring prompts", len(prompts)) as update:
             scores = score_prompts(self.model, prompts, scorer, progress=update)
@@ -264,7 +277,7 @@ class _Run:
         targets: Sequence[Candidate],
         sets: dict[str, dict[str, NeuronSet]],
         evaluator: Evaluator,
-        groups: dict[str, dict[Group, tuple[Prompt, ...]]],
+        groups: dict[str, dict[Group, tuple[Text, ...]]],
     ) -> None:
         """Run a few facts' interventions in one go, then read off the rows."""
         s = self.settings
@@ -278,7 +291,7 @@ class _Run:
                         plan += [(c, selection, kind, neurons, name, factor, group) for group in GROUPS]
         jobs = [Job(p, neurons, factor) for c, _, _, neurons, _, factor, g in plan for p in groups[c.fact.id][g]]
         after = iter(evaluator.run(jobs))
-        before = iter(evaluator.run([Job(job.prompt, INTACT, 1.0) for job in jobs]))
+        before = iter(evaluator.run([Job(job.text, INTACT, 1.0) for job in jobs]))
         for c, selection, kind, neurons, name, _, group in plan:
             n = len(groups[c.fact.id][group])
             if n:
@@ -319,7 +332,8 @@ class _Run:
                       "layers": self.model.n_layers, "neurons_per_layer": self.model.n_neurons,
                       "dtype": self.model.dtype_name, "device": str(self.model.device),
                       "sha256": self.model.digest},
-            "facts": {"sha256": self.facts.digest, "n": len(self.facts)},
+            "facts": {"sha256": self.facts.digest, "n": len(self.facts),
+                      "left_out_texts": causes([s for c in selection.candidates for s in c.skipped])},
             "settings": asdict(self.settings),
             "methods": self.methods,
             "versions": versions(),

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+import torch
 
 from kn_attrib.facts import Fact, FactSet
 from kn_attrib.model import NeuronModel
-from kn_attrib.prompts import Prompt, Split
+from kn_attrib.prompts import Skipped, Split, Text, by_text
 
 USED = "used"
 REASONS = {
@@ -35,9 +36,9 @@ class Candidate:
     """
 
     fact: Fact
-    prompts: tuple[Prompt, ...]
-    held_out: tuple[Prompt, ...]
-    skipped: tuple[str, ...]
+    prompts: tuple[Text, ...]
+    held_out: tuple[Text, ...]
+    skipped: tuple[Skipped, ...]
     correct: float
     p_prompts: float
     p_held_out: float
@@ -77,7 +78,7 @@ class Selection:
                 "prompts": len(c.prompts),
                 "held_out": len(c.held_out),
                 "skipped": len(c.skipped),
-                "skip_reason": c.skipped[0] if c.skipped else "",
+                "skip_reason": c.skipped[0].reason if c.skipped else "",
                 "correct": c.correct,
                 "p_prompts": c.p_prompts,
                 "p_held_out": c.p_held_out,
@@ -104,8 +105,9 @@ def select_facts(
     ----------
     limit : most facts to use as targets, taken from the relations in turn.
     max_prompts : most attribution prompts of a fact (the first ones that this model can be asked).
-    known_share : a fact is known if its answer is the most likely token in at least this share of its attribution
-        prompts; held-out prompts have no say, so that evaluation is not selected on.
+    known_share : a fact is known if its answer is the most likely token (each of its tokens, given the gold ones before
+        it) in at least this share of its attribution prompts; held-out prompts have no say, so that evaluation is not
+        selected on.
     keep : reasons (``"unknown"``, ``"ambiguous"``, ``"leaking"``) that shall not exclude a fact.
     """
     encoded = {split: _encode(model, facts, split, max_prompts) for split in ("prompts", "held_out")}
@@ -123,33 +125,35 @@ def select_facts(
 
 def _encode(
     model: NeuronModel, facts: FactSet, split: Split, max_prompts: int | None
-) -> tuple[dict[str, list[Prompt]], dict[str, list[str]]]:
+) -> tuple[dict[str, list[Text]], dict[str, list[Skipped]]]:
     encoding = model.encoder.encode_all(facts, split)
-    found: dict[str, list[Prompt]] = defaultdict(list)
-    skipped: dict[str, list[str]] = defaultdict(list)
-    for prompt in encoding.prompts:
-        if split == "held_out" or max_prompts is None or len(found[prompt.fact.id]) < max_prompts:
-            found[prompt.fact.id].append(prompt)
+    found: dict[str, list[Text]] = defaultdict(list)
+    skipped: dict[str, list[Skipped]] = defaultdict(list)
+    for text in encoding.texts:
+        if split == "held_out" or max_prompts is None or len(found[text.fact.id]) < max_prompts:
+            found[text.fact.id].append(text)
     for each in encoding.skipped:
-        skipped[each.fact].append(each.reason)
+        skipped[each.fact].append(each)
     return found, skipped
 
 
 def _ask(
     model: NeuronModel,
-    found: dict[str, list[Prompt]],
+    found: dict[str, list[Text]],
     max_rows: int,
     progress: Callable[[int], object] | None,
 ) -> dict[str, tuple[float, float]]:
-    """Mean probability of the answer and share of prompts where it is the most likely token, per fact."""
-    prompts = [p for group in found.values() for p in group]
-    probability, top = np.zeros(len(prompts)), np.zeros(len(prompts))
-    for indices, batch in model.batches(prompts, max_rows):
+    """Mean probability of the answer and share of prompts where each of its tokens is the most likely, per fact."""
+    queries = [query for group in found.values() for text in group for query in text.queries]
+    logprob, top_tokens = (torch.zeros(len(queries), dtype=torch.float64) for _ in range(2))
+    for indices, batch in model.batches(queries, max_rows):
         answer = model.answers(batch)
-        probability[indices] = answer.logprob.exp().cpu().numpy()
-        top[indices] = (answer.rank == 1).cpu().numpy()
+        logprob[indices] = answer.logprob.cpu().double()
+        top_tokens[indices] = (answer.rank == 1).cpu().double()
         if progress is not None:
             progress(len(indices))
+    probability = by_text(logprob, queries).exp().numpy()
+    top = (by_text(top_tokens, queries, mean=True) > 1 - 1e-9).double().numpy()
     result, start = {}, 0
     for fact, group in found.items():
         part = slice(start, start + len(group))

@@ -20,7 +20,11 @@ class FactError(KnAttribError, ValueError):
 
 
 class PromptError(KnAttribError, ValueError):
-    """A prompt or an answer cannot be put to this model."""
+    """A prompt or an answer cannot be put to this model; ``cause`` says why in a word or two, for counting."""
+
+    def __init__(self, message: str, cause: str = "other") -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
 class ModelError(KnAttribError, ValueError):

@@ -44,7 +44,7 @@ class PlainForward:
         positions, answers = self.batch.positions[prompts], self.batch.answers[prompts]
         present = sorted(set(layers.tolist()))
         with self.model.edited({layer: self._put(rows, layers == layer) for layer in present}):
-            logits = self.model.logits(positions, input_ids=self.batch.input_ids[prompts])
+            logits = self.model.logits(positions, **self.batch.inputs(prompts))
         return objective_value(logits, answers, self.objective)
 
     def _put(self, rows: Tensor, here: Tensor) -> Edit:
@@ -60,7 +60,7 @@ class PlainForward:
     def clean(self) -> Tensor:
         """Objective of each prompt with nothing replaced: ``[prompt]``."""
         with torch.no_grad():
-            logits = self.model.logits(self.batch.positions, input_ids=self.batch.input_ids)
+            logits = self.model.logits(self.batch.positions, **self.batch.inputs())
         return objective_value(logits, self.batch.answers, self.objective)
 
 
@@ -71,9 +71,14 @@ class AnswerObjective:
     model: NeuronModel
     objective: Objective = "prob"
 
-    def __call__(self, embeddings: Tensor, positions: Tensor, answers: Tensor) -> Tensor:
+    def __call__(
+        self, embeddings: Tensor, positions: Tensor, answers: Tensor, source_ids: Tensor | None = None
+    ) -> Tensor:
         """Objective of each row of ``embeddings [row, token, hidden]``: ``[row]``."""
-        return objective_value(self.model.logits(positions, inputs_embeds=embeddings), answers, self.objective)
+        source = {} if source_ids is None else {"source_ids": source_ids}
+        return objective_value(
+            self.model.logits(positions, inputs_embeds=embeddings, **source), answers, self.objective
+        )
 
 
 def at_answer(vectors: Tensor, batch: Batch) -> Tensor:

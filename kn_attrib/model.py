@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kn_attrib.architectures import find_sites, value_matrix
+from kn_attrib.architectures import Architecture, find_architecture, value_matrix
+from kn_attrib.encoding import PromptEncoder
 from kn_attrib.errors import MethodError, NeuronError, PromptError, unknown
 from kn_attrib.facts import Fact
 from kn_attrib.neurons import Neuron, NeuronSet
-from kn_attrib.prompts import Batch, Encoding, Kind, Prompt, PromptEncoder, Split, batches
+from kn_attrib.prompts import Batch, Encoding, Kind, Prompt, Split, batches, by_text
+from kn_attrib.taps import Taps, arguments, quiet
 
 Objective = Literal["prob", "logprob", "logit"]
 Edit = Callable[[Tensor], Tensor]
@@ -25,7 +27,7 @@ Edit = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says at the answer position, one entry per prompt.
+    """What the model says at the answer position, one entry per query.
 
     Attributes
     ----------
@@ -48,18 +50,42 @@ class NeuronModel:
 
     Parameters
     ----------
-    model, tokenizer : a Hugging Face model with a masked or causal language-model head, and its tokenizer.
-    kind : ``"masked"`` or ``"causal"``.
+    model, tokenizer : a Hugging Face model with a language-model head, and its tokenizer.
+    kind : ``"masked"``, ``"causal"`` or ``"encoder-decoder"`` (whose neurons are the decoder's).
     name : how the model is called in results.
+    ffn_pattern : path of the feed-forward output linears with ``{i}`` for the layer, if not as the table says.
+
+    Attributes
+    ----------
+    architecture : where the neurons are, and how that is known.
+    sites : the feed-forward output linear of each layer.
+    taps : one module per layer whose input is always its neuron vectors ``[row, token, neuron]``, for hooks of one's
+        own (Captum's layer methods take them); they work while the model runs through this object.
+
+    Raises
+    ------
+    ModelError : the model's feed-forward neurons cannot be found.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kind: Kind, name: str) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        kind: Kind,
+        name: str,
+        ffn_pattern: str | None = None,
+    ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.kind: Kind = kind
         self.name = name
-        self.sites: list[nn.Module] = find_sites(model)
-        self.encoder = PromptEncoder(tokenizer, kind)
+        self._taps = Taps(model, kind, find_architecture(model, ffn_pattern))
+        self.architecture: Architecture = self._taps.architecture
+        self.sites: list[nn.Module] = self._taps.sites
+        self.taps: list[nn.Module] = self._taps.layers
+        embedding: Any = model.get_input_embeddings()
+        start = model.config.decoder_start_token_id if kind == "encoder-decoder" else None
+        self.encoder = PromptEncoder(tokenizer, kind, start, embedding.weight.shape[0])
         self._positions: Tensor | None = None
 
     def __repr__(self) -> str:
@@ -158,9 +184,7 @@ class NeuronModel:
         ----------
         edits : layer -> function of the vectors ``[row, token, neuron]``; it may ask for `positions`.
         """
-        with ExitStack() as stack:
-            for layer, edit in edits.items():
-                stack.callback(self.sites[layer].register_forward_pre_hook(_hook(edit)).remove)
+        with self._taps.edited(edits):
             yield
 
     @property
@@ -185,21 +209,12 @@ class NeuronModel:
     @contextmanager
     def running(self, positions: Tensor) -> Iterator[None]:
         """While active the model is in eval mode, its weights are frozen and hooks know the answer positions."""
-        training = [module for module in self.model.modules() if module.training]
-        trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         outer, self._positions = self._positions, positions
-        for module in training:
-            module.training = False
-        for parameter in trainable:
-            parameter.requires_grad_(False)
         try:
-            yield
+            with quiet(self.model), self._taps.attached():
+                yield
         finally:
             self._positions = outer
-            for parameter in trainable:
-                parameter.requires_grad_(True)
-            for module in training:
-                module.training = True
 
     def logits(self, positions: Tensor, **inputs: Tensor) -> Tensor:
         """Logits at the answer positions, in at least float32.
@@ -207,16 +222,15 @@ class NeuronModel:
         Parameters
         ----------
         positions : ``[row]``.
-        inputs : ``input_ids [row, token]`` or ``inputs_embeds [row, token, hidden]``.
+        inputs : ``input_ids [row, token]`` or ``inputs_embeds [row, token, hidden]`` of the stack that answers;
+            encoder-decoders also need ``source_ids [row, token]``, what the encoder reads.
 
         Returns
         -------
         ``[row, vocabulary]``
         """
-        size = next(iter(inputs.values())).shape[:2]
-        mask = torch.ones(size, dtype=torch.long, device=self.device)
         with self.running(positions):
-            output = self.model(**inputs, attention_mask=mask)
+            output = self.model(**arguments(self.kind, inputs))
         rows = torch.arange(len(positions), device=self.device)
         chosen: Tensor = output.logits[rows, positions]
         return chosen if chosen.dtype == torch.float64 else chosen.float()
@@ -240,28 +254,35 @@ class NeuronModel:
             return edit
 
         with torch.no_grad(), self.edited({layer: keep(layer) for layer in range(self.n_layers)}):
-            self.logits(batch.positions, input_ids=batch.input_ids)
+            self.logits(batch.positions, **batch.inputs())
         return torch.stack([recorded[layer] for layer in range(self.n_layers)], dim=1)
 
     def answers(self, batch: Batch) -> Answer:
         """The model's answers at the answer position, under whatever interventions are active."""
         with torch.no_grad():
-            logprobs = self.logits(batch.positions, input_ids=batch.input_ids).log_softmax(-1)
+            logprobs = self.logits(batch.positions, **batch.inputs()).log_softmax(-1)
         gold = logprobs.gather(1, batch.answers[:, None])
         return Answer(gold[:, 0], (logprobs > gold).sum(-1) + 1, logprobs.argmax(-1))
 
-    def answer_probability(self, fact: Fact, split: Split = "prompts") -> Tensor:
-        """Probability of the gold answer in each usable text of a fact: ``[prompt]``.
+    def answer_probability(self, fact: Fact, split: Split = "prompts", normalised: bool = False) -> Tensor:
+        """Probability of the gold answer in each usable text of a fact: ``[text]``.
+
+        The product of the probabilities of the answer's tokens, each given the gold tokens before it (masked models:
+        each at its own mask).
+
+        Parameters
+        ----------
+        normalised : the geometric mean instead of the product, which does not fall with the answer's length.
 
         Raises
         ------
         PromptError : no text of the fact can be put to this model.
         """
         prompts = self.encode(fact, split).prompts
-        result = torch.empty(len(prompts), dtype=torch.promote_types(self.dtype, torch.float32))
+        logprobs = torch.empty(len(prompts), dtype=torch.promote_types(self.dtype, torch.float32))
         for indices, batch in self.batches(prompts):
-            result[indices] = self.answers(batch).logprob.exp().cpu()
-        return result
+            logprobs[indices] = self.answers(batch).logprob.cpu()
+        return by_text(logprobs, prompts, mean=normalised).exp()
 
 
 OBJECTIVES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -269,14 +290,6 @@ OBJECTIVES: dict[str, Callable[[Tensor], Tensor]] = {
     "logprob": lambda logits: logits.log_softmax(-1),
     "logit": lambda logits: logits,
 }
-
-
-def _hook(edit: Edit) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
-    def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        vectors, *rest = inputs
-        return (edit(vectors), *rest)
-
-    return hook
 
 
 def objective_value(logits: Tensor, answers: Tensor, objective: Objective) -> Tensor:

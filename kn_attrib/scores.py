@@ -31,6 +31,8 @@ class NeuronScores:
     params : its parameters.
     provenance : model, data and versions.
     gap, difference : ``[prompt, layer]`` where the method is complete: Σ score − difference, and the difference.
+    tokens : number of answer tokens of each prompt; values, gap and difference are means over them.
+    token_values : ``[answer token, layer, neuron]``, all prompts' tokens one after the other, if they were kept.
     """
 
     values: Tensor
@@ -42,6 +44,8 @@ class NeuronScores:
     provenance: dict[str, Any] = field(default_factory=dict)
     gap: Tensor | None = None
     difference: Tensor | None = None
+    tokens: tuple[int, ...] = ()
+    token_values: Tensor | None = None
 
     def __repr__(self) -> str:
         shape = " × ".join(str(n) for n in self.values.shape)
@@ -66,8 +70,24 @@ class NeuronScores:
             raise NeuronError(unknown("fact in these scores", fact, self.fact_ids))
         return self[[i for i, each in enumerate(self.facts) if each == fact]]
 
+    def _token_rows(self, row: int) -> range:
+        start = sum(self.tokens[:row])
+        return range(start, start + self.tokens[row])
+
+    def of_tokens(self, row: int) -> Tensor:
+        """Scores of each answer token of one prompt: ``[answer token, layer, neuron]``.
+
+        Raises
+        ------
+        NeuronError : they were not kept.
+        """
+        if self.token_values is None:
+            raise NeuronError("scores of single answer tokens were not kept; score with keep_tokens=True.")
+        return self.token_values[list(self._token_rows(row))]
+
     def __getitem__(self, rows: Sequence[int]) -> NeuronScores:
-        index = list(rows)
+        index = [range(len(self))[i] for i in rows]
+        single = [i for row in index for i in self._token_rows(row)] if self.token_values is not None else []
 
         def pick(values: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(values[i] for i in index)
@@ -82,6 +102,8 @@ class NeuronScores:
             self.provenance,
             None if self.gap is None else self.gap[index],
             None if self.difference is None else self.difference[index],
+            tuple(self.tokens[i] for i in index) if self.tokens else (),
+            None if self.token_values is None else self.token_values[single],
         )
 
     def top_k(self, k: int) -> NeuronSet:
@@ -137,12 +159,12 @@ class NeuronScores:
             raise StoreError(
                 f"cannot read scores from {path}: {error!r}; expected a file of NeuronScores.save."
             ) from error
-        texts = {name: tuple(record.pop(name)) for name in ("facts", "relations", "texts")}
+        texts = {name: tuple(record.pop(name, ())) for name in ("facts", "relations", "texts", "tokens")}
         return cls(**(tensors | texts | record))
 
 
-_TENSORS = ("values", "gap", "difference")
-_RECORD = ("facts", "relations", "texts", "method", "params", "provenance")
+_TENSORS = ("values", "gap", "difference", "token_values")
+_RECORD = ("facts", "relations", "texts", "method", "params", "provenance", "tokens")
 
 
 def stack_scores(parts: Sequence[NeuronScores]) -> NeuronScores:
@@ -165,4 +187,6 @@ def stack_scores(parts: Sequence[NeuronScores]) -> NeuronScores:
         first.provenance,
         join("gap"),
         join("difference"),
+        tuple(n for p in parts for n in p.tokens),
+        join("token_values"),
     )

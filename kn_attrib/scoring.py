@@ -11,7 +11,7 @@ from torch import Tensor
 from kn_attrib.errors import MethodError
 from kn_attrib.facts import Fact, FactSet
 from kn_attrib.model import NeuronModel
-from kn_attrib.prompts import Batch, Prompt
+from kn_attrib.prompts import Batch, Prompt, by_text, causes, texts_of
 from kn_attrib.registry import make_scorer
 from kn_attrib.scorer import Attribution, Scorer
 from kn_attrib.scores import NeuronScores
@@ -28,8 +28,12 @@ def score(
     method: str | type[Scorer] | Scorer,
     max_prompts: int = 64,
     progress: Callable[[int], object] | None = None,
+    keep_tokens: bool = False,
 ) -> NeuronScores:
     """Score every neuron for every attribution prompt of one or more facts.
+
+    An answer of several tokens is asked for token by token, each given the gold tokens before it (masked models: each
+    at its own mask); a prompt's scores are the mean over them.
 
     Parameters
     ----------
@@ -38,6 +42,7 @@ def score(
     method : a scorer, a scorer class, or text: ``"name"``, ``"name:preset"``, ``"name(param=value)"``.
     max_prompts : most prompts in one batch.
     progress : called with the number of prompts done after each batch.
+    keep_tokens : keep the scores of each answer token too, as ``token_values``.
 
     Returns
     -------
@@ -52,7 +57,8 @@ def score(
     encoding = model.encode(facts)
     if encoding.skipped:
         warnings.warn(
-            f"{len(encoding.skipped)} of {len(encoding.skipped) + len(encoding)} prompts were left out; the first: "
+            f"{len(encoding.skipped)} of {len(encoding.skipped) + len(encoding.texts)} prompts were left out "
+            f"({', '.join(f'{cause}: {n}' for cause, n in causes(encoding.skipped).items())}); the first: "
             f"{encoding.skipped[0].reason}",
             SkippedPromptWarning,
             stacklevel=2,
@@ -65,7 +71,7 @@ def score(
         "facts_sha256": FactSet(tuple(facts)).digest,
         "versions": versions(),
     }
-    return score_prompts(model, encoding.prompts, scorer, max_prompts, progress, provenance)
+    return score_prompts(model, encoding.prompts, scorer, max_prompts, progress, provenance, keep_tokens)
 
 
 def score_prompts(
@@ -75,8 +81,9 @@ def score_prompts(
     max_prompts: int = 64,
     progress: Callable[[int], object] | None = None,
     provenance: dict[str, object] | None = None,
+    keep_tokens: bool = False,
 ) -> NeuronScores:
-    """`score` for prompts that are encoded already."""
+    """`score` for queries that are encoded already; those of a text side by side, its first answer token first."""
     values = torch.empty(
         len(prompts), model.n_layers, model.n_neurons, dtype=torch.promote_types(model.dtype, torch.float32)
     )
@@ -90,16 +97,19 @@ def score_prompts(
         if progress is not None:
             progress(len(indices))
     complete = not bool(gap.isnan().any())
+    texts = texts_of(prompts)
     return NeuronScores(
-        values,
-        tuple(p.fact.id for p in prompts),
-        tuple(p.fact.relation for p in prompts),
-        tuple(p.text for p in prompts),
+        by_text(values, prompts, mean=True),
+        tuple(t.fact.id for t in texts),
+        tuple(t.fact.relation for t in texts),
+        tuple(t.text for t in texts),
         scorer.name,
         scorer.params(),
         provenance or {},
-        gap if complete else None,
-        difference if complete else None,
+        by_text(gap, prompts, mean=True) if complete else None,
+        by_text(difference, prompts, mean=True) if complete else None,
+        tuple(len(t) for t in texts),
+        values if keep_tokens else None,
     )
 
 

@@ -37,10 +37,10 @@ class GradientXActivation(Scorer):
     reference: ClassVar[str] = "Shrikumar et al. 2016, arXiv 1605.01713"
 
     def score(self, model: NeuronModel, batch: Batch) -> Tensor:
-        captum = attr.LayerGradientXActivation(AnswerObjective(model, self.objective), model.sites)
+        captum = attr.LayerGradientXActivation(AnswerObjective(model, self.objective), model.taps)
         layers = captum.attribute(
             model.embed(batch),
-            additional_forward_args=(batch.positions, batch.answers),
+            additional_forward_args=batch.where,
             attribute_to_layer_input=True,
         )
         return torch.stack([at_answer(layer, batch).detach() for layer in layers], dim=1)

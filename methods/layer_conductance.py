@@ -43,13 +43,13 @@ class LayerConductance(Scorer):
 
     def score(self, model: NeuronModel, batch: Batch) -> Tensor:
         forward = AnswerObjective(model, self.objective)
-        return torch.stack([self._layer(attr.LayerConductance(forward, site), model, batch) for site in model.sites], 1)
+        return torch.stack([self._layer(attr.LayerConductance(forward, site), model, batch) for site in model.taps], 1)
 
     def _layer(self, captum: attr.LayerConductance, model: NeuronModel, batch: Batch) -> Tensor:
         scores = captum.attribute(
             model.embed(batch),
             baselines=0.0,
-            additional_forward_args=(batch.positions, batch.answers),
+            additional_forward_args=batch.where,
             n_steps=self.steps,
             # Captum ignores quadrature weights here: it adds up dh between points, so equal steps are the right ones.
             method="riemann_trapezoid",

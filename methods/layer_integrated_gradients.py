@@ -57,11 +57,11 @@ class LayerIntegratedGradients(Scorer):
     def score(self, model: NeuronModel, batch: Batch) -> Attribution:
         forward = AnswerObjective(model, self.objective)
         inputs, baseline = model.embed(batch), self._baseline(model, batch)
-        where = (batch.positions, batch.answers)
+        where = batch.where
         with torch.no_grad():
             clean = forward(inputs, *where)
         scores, sums, differences = [], [], []
-        for layer, site in enumerate(model.sites):
+        for layer, site in enumerate(model.taps):
             full = self._layer(forward, site, inputs, baseline, where)
             scores.append(at_answer(full, batch))
             sums.append(full.flatten(1).sum(1))
@@ -70,7 +70,7 @@ class LayerIntegratedGradients(Scorer):
         return Attribution(torch.stack(scores, 1), torch.stack(sums, 1) - difference, difference)
 
     def _layer(
-        self, forward: AnswerObjective, site: nn.Module, inputs: Tensor, baseline: Tensor, where: tuple[Tensor, Tensor]
+        self, forward: AnswerObjective, site: nn.Module, inputs: Tensor, baseline: Tensor, where: tuple[Tensor, ...]
     ) -> Tensor:
         full: Tensor = attr.LayerIntegratedGradients(forward, site).attribute(
             inputs,
@@ -98,7 +98,7 @@ class LayerIntegratedGradients(Scorer):
 
 
 def _replaced(
-    forward: AnswerObjective, layer: int, inputs: Tensor, baseline: Tensor, where: tuple[Tensor, Tensor]
+    forward: AnswerObjective, layer: int, inputs: Tensor, baseline: Tensor, where: tuple[Tensor, ...]
 ) -> Tensor:
     """``F(x; h = h(x'))``: the objective with the layer's activations at all tokens taken from the baseline."""
     recorded: list[Tensor] = []

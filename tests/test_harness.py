@@ -63,13 +63,13 @@ def test_effect_by_hand() -> None:
 
 
 def test_evaluator_equals_the_context_manager(model: NeuronModel, world_of_two: FactSet) -> None:
-    prompts = model.encode(list(world_of_two), "held_out").prompts
+    prompts = model.encode(list(world_of_two), "held_out").texts
     sets = [NeuronSet([(0, 1)]), NeuronSet([(1, 4), (2, 30)]), INTACT]
     jobs = [Job(p, s, 0.0) for p in prompts for s in sets]
     found = Evaluator(model, max_rows=7).run(jobs)
     for job, outcome in zip(jobs, found, strict=True):
         with suppress(model, job.neurons):
-            _, batch = next(iter(model.batches([job.prompt])))
+            _, batch = next(iter(model.batches(job.text.queries)))
             answer = model.answers(batch)
         assert outcome.logprob == pytest.approx(float(answer.logprob[0]), abs=1e-5)
         assert (outcome.rank, outcome.top) == (int(answer.rank[0]), int(answer.top[0]))
@@ -78,7 +78,7 @@ def test_evaluator_equals_the_context_manager(model: NeuronModel, world_of_two: 
 def test_evaluator_measures_each_job_once(
     model: NeuronModel, world_of_two: FactSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prompts = model.encode(world_of_two[0], "held_out").prompts
+    prompts = model.encode(world_of_two[0], "held_out").texts
     evaluator, asked = Evaluator(model), list[int]()
     real = model.answers
 
