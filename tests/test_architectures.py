@@ -24,6 +24,7 @@ from transformers.pytorch_utils import Conv1D
 
 from kn_attrib import Fact, NeuronModel, amplify, load_model, set_activation, suppress
 from kn_attrib.architectures import ARCHITECTURES, gating
+from kn_attrib.description import describe
 from kn_attrib.methods import GradientXActivation, IntegratedGradients, LayerIntegratedGradients
 from kn_attrib.prompts import Batch, Prompt
 
@@ -400,6 +401,17 @@ def test_every_listed_type_has_a_case() -> None:
     assert {case.type for case in CASES.values()} == set(ARCHITECTURES)
     assert all(loaded(name).architecture.ffn_output == ARCHITECTURES[case.type].ffn_output
                for name, case in CASES.items())  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_description_says_how_vectors_are_made(name: str) -> None:
+    case, model = CASES[name], loaded(name)
+    with double_precision() if name in NO_DOUBLE else nullcontext():
+        told = describe(model)
+    made = {"act": "act", "gated": "act × up", "fused": "act × up, fused"}[case.ffn[0]]
+    assert told["neuron vector"].split(", tokens")[0].split(", a norm")[0] == made
+    assert told["family"] == f"{case.type} ({case.model}), {model.kind}"
+    assert told["validation"].startswith("passed")
 
 
 # -- the table of the documentation -----------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from kn_attrib import Batch, Comparison, NeuronModel, NeuronScores, Refinement, list_methods, load_facts, refine_all
 from kn_attrib.cli import app, main
-from kn_attrib.errors import ConfigError, StoreError
+from kn_attrib.errors import ConfigError, ModelError, StoreError
 from kn_attrib.evaluation.figures import FIGURES
 from kn_attrib.methods import Random
 from kn_attrib.store import read_json
@@ -98,6 +98,32 @@ def test_models_lists_the_zoo() -> None:
         assert f"zoo:{name}" in text
         assert zoo_path(name).name in text
     assert re.search(r"\d+\.\d%", text)
+
+
+def test_models_checks_one(saved_bert: Path) -> None:
+    text = output("models", "--check", saved_bert)
+    for line in (
+        "family: bert (BertForMaskedLM), masked",
+        "layers: 3",
+        "neurons per layer: 48",
+        "site: bert.encoder.layer.{i}.output.dense (listed type; Linear, with bias)",
+        "neuron vector: act",
+        "head: cls.predictions.decoder, with bias, tied to the input embeddings",
+        "23 tokens, adds [CLS] [SEP], mask [MASK], keeps case, spaces are no part of tokens",
+        "answers: masks: one mask per answer token in the slot",
+    ):
+        assert line in text
+    assert re.search(r"^validation: passed: .* to \d\.\de-\d+; one changed neuron moves the logits by", text, re.MULTILINE)
+    given = output("models", "--check", saved_bert, "--ffn-pattern", "bert.encoder.layer.{i}.output.dense")
+    assert "(given as ffn_pattern; Linear" in given
+
+
+def test_models_says_why_a_model_cannot_be_used(saved_bert: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="has no modules"):
+        raise_from(run("models", "--check", saved_bert, "--ffn-pattern", "bert.{i}"))
+    (tmp_path / "config.json").write_text('{"model_type": "vit", "architectures": ["ViTModel"]}')
+    with pytest.raises(ModelError, match=r"\(ViTModel\) has no masked, causal or encoder-decoder"):
+        raise_from(run("models", "--check", tmp_path))
 
 
 def test_facts_counts_each_relation(facts_file: Path) -> None:

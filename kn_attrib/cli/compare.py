@@ -31,6 +31,9 @@ def command(
     factor: Annotated[float, typer.Option(help="Factor of the amplification.")] = 2.0,
     control_facts: Annotated[int, typer.Option(help="Most facts in each control group.", min=0)] = 5,
     keep: Annotated[str, typer.Option(help="Keep facts that are: unknown, ambiguous, leaking (commas).")] = "",
+    normalised: Annotated[
+        bool, typer.Option(help="p(answer) of several tokens is their geometric mean instead of their product.")
+    ] = False,
     seed: options.Seed = 0,
     device: options.Device = "",
     dtype: options.Dtype = "float32",
@@ -59,6 +62,7 @@ def command(
             max_prompts=max_prompts or None,
             keep=options.split(keep),
             seed=seed,
+            normalised=normalised,
         )
     except ComparisonInterrupted as interrupt:
         partial = interrupt.comparison.save(out, overwrite=True)
@@ -87,6 +91,9 @@ def _publish(comparison: Comparison, out: Path) -> None:
     )
     left_out = comparison.facts.status.value_counts().drop("used", errors="ignore")
     typer.echo("Left out: " + (", ".join(f"{n} {status}" for status, n in left_out.items()) or "none") + ".")
+    texts = comparison.manifest["facts"].get("left_out_texts", {})
+    if texts:
+        typer.echo("Texts left out: " + ", ".join(f"{n} ({cause})" for cause, n in texts.items()) + ".")
     typer.echo(comparison.verdict() + "\n")
     for intervention, what in (("suppress", "suppressed"), ("amplify", "amplified")):
         title = f"Relative change of p(answer), refined neurons {what}: mean [95 % interval]"

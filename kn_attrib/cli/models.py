@@ -1,21 +1,38 @@
-"""``kn-attrib models``: the models that ship with the package."""
+"""``kn-attrib models``: the models that ship with the package, and whether another one can be used."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from kn_attrib.cli import options
-from kn_attrib.loading import ZOO_PREFIX
+from kn_attrib.description import describe
+from kn_attrib.loading import ZOO_PREFIX, load_model
 from kn_attrib.zoo import zoo_card, zoo_names, zoo_path
 
 NAME = "models"
 
 
-def command() -> None:
-    """List the shipped models: what they are, what they know, where they lie.
+def command(
+    check: Annotated[str, typer.Option(help="Check this model instead: zoo:NAME, a Hugging Face id or a folder.")] = "",
+    ffn_pattern: Annotated[
+        str, typer.Option(help="With --check: path of the feed-forward output linears, {i} for the layer.")
+    ] = "",
+    dtype: options.Dtype = "float32",
+    device: options.Device = "",
+) -> None:
+    """List the shipped models: what they are, what they know, where they lie; or check whether a model can be used.
 
-    Example: kn-attrib models
+    Example: kn-attrib models --check zoo:gpt2-facts
     """
+    if check:
+        model = load_model(check, dtype=dtype, device=device or None, ffn_pattern=ffn_pattern or None)
+        typer.echo(f"{model!r}\n")
+        # Not a table: paths are to be copied, and a table would break them.
+        for label, text in describe(model).items():
+            typer.echo(f"{label + ':':<19}{text}")
+        return
     rows = []
     for name in zoo_names():
         card: dict[str, Any] = dict(zoo_card(name))
