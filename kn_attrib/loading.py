@@ -22,6 +22,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
+from kn_attrib.compute import Compute, Engine
 from kn_attrib.errors import ModelError, unknown
 from kn_attrib.model import NeuronModel
 from kn_attrib.prompts import Kind
@@ -33,7 +34,15 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.f
 Source = str | Path | tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 
-def load_model(source: Source, dtype: str = "float32", device: str | None = None) -> NeuronModel:
+def load_model(
+    source: Source,
+    dtype: str = "float32",
+    device: str | None = None,
+    *,
+    precision: str = "highest",
+    memory_budget: int | None = None,
+    engine: Engine = "auto",
+) -> NeuronModel:
     """Load a model as layers of feed-forward neurons.
 
     Parameters
@@ -42,6 +51,7 @@ def load_model(source: Source, dtype: str = "float32", device: str | None = None
         used as it is when it has the asked dtype and device already, and copied otherwise; it is never changed.
     dtype : ``"float32"``, ``"float64"``, ``"float16"`` or ``"bfloat16"``.
     device : a torch device; default CUDA where there is one, else CPU (for a pair: where its model is).
+    precision, memory_budget, engine : how the model is run; see `kn_attrib.compute.Compute`.
 
     Raises
     ------
@@ -49,8 +59,9 @@ def load_model(source: Source, dtype: str = "float32", device: str | None = None
     """
     if dtype not in DTYPES:
         raise ModelError(unknown("dtype", str(dtype), DTYPES))
+    compute = Compute(engine, memory_budget, precision)
     if isinstance(source, tuple):
-        return _from_pair(*source, dtype=DTYPES[dtype], device=device)
+        return _from_pair(*source, dtype=DTYPES[dtype], device=device, compute=compute)
     where = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     name = str(source)
     path = str(zoo_path(name.removeprefix(ZOO_PREFIX))) if name.startswith(ZOO_PREFIX) else name
@@ -61,7 +72,7 @@ def load_model(source: Source, dtype: str = "float32", device: str | None = None
         model = factory.from_pretrained(path, dtype=DTYPES[dtype])
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{name!r} could not be loaded: {error}") from error
-    return NeuronModel(model.to(where).eval(), tokenizer, kind, name)  # type: ignore[arg-type]
+    return NeuronModel(model.to(where).eval(), tokenizer, kind, name, compute)  # type: ignore[arg-type]
 
 
 def digest_of(model: PreTrainedModel) -> str:
@@ -75,7 +86,11 @@ def digest_of(model: PreTrainedModel) -> str:
 
 
 def _from_pair(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype, device: str | None
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    dtype: torch.dtype,
+    device: str | None,
+    compute: Compute,
 ) -> NeuronModel:
     where = _device(device) if device else model.device
     if model.dtype != dtype or model.device != where:
@@ -83,7 +98,7 @@ def _from_pair(
     kind = _kind_of_class(type(model).__name__)
     if kind is None:
         raise ModelError(_no_head(type(model).__name__))
-    return NeuronModel(model, tokenizer, kind, str(model.config.name_or_path or type(model).__name__))
+    return NeuronModel(model, tokenizer, kind, str(model.config.name_or_path or type(model).__name__), compute)
 
 
 def _device(name: str) -> torch.device:

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kn_attrib.architectures import find_sites, value_matrix
+from kn_attrib.compute import Compute
 from kn_attrib.errors import NeuronError, PromptError
 from kn_attrib.facts import Fact
 from kn_attrib.neurons import Neuron, NeuronSet
 from kn_attrib.prompts import Batch, Encoding, Kind, Prompt, PromptEncoder, Split, batches
 
-Objective = Literal["prob", "logprob", "logit"]
+Objective = Literal["prob", "logprob", "logit", "logodds"]
 Edit = Callable[[Tensor], Tensor]
 """Maps a layer's neuron vectors ``[row, token, neuron]`` to edited ones."""
 
@@ -51,15 +52,24 @@ class NeuronModel:
     model, tokenizer : a Hugging Face model with a masked or causal language-model head, and its tokenizer.
     kind : ``"masked"`` or ``"causal"``.
     name : how the model is called in results.
+    compute : how the model is run.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kind: Kind, name: str) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        kind: Kind,
+        name: str,
+        compute: Compute | None = None,
+    ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.kind: Kind = kind
         self.name = name
         self.sites: list[nn.Module] = find_sites(model)
         self.encoder = PromptEncoder(tokenizer, kind)
+        self.compute = compute or Compute()
         self._positions: Tensor | None = None
 
     def __repr__(self) -> str:
@@ -275,7 +285,8 @@ def _hook(edit: Edit) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor,
 def objective_value(logits: Tensor, answers: Tensor, objective: Objective) -> Tensor:
     """The objective ``F`` of each row.
 
-    ``prob`` is p(answer), ``logprob`` its natural logarithm, ``logit`` the answer's logit.
+    ``prob`` is p(answer), ``logprob`` its natural logarithm, ``logit`` the answer's logit, ``logodds`` is
+    log p/(1 − p), which stays exact where p is almost 1.
 
     Parameters
     ----------
@@ -286,5 +297,6 @@ def objective_value(logits: Tensor, answers: Tensor, objective: Objective) -> Te
         "prob": lambda: logits.softmax(-1),
         "logprob": lambda: logits.log_softmax(-1),
         "logit": lambda: logits,
+        "logodds": lambda: logits - logits.scatter(1, answers[:, None], -torch.inf).logsumexp(1, keepdim=True),
     }[objective]()
     return scores.gather(1, answers[:, None])[:, 0]

@@ -75,7 +75,7 @@ def test_methods_lists_everything_about_each() -> None:
         assert re.search(rf"^{name}\b", text, re.MULTILINE)
     assert "layer_conductance (also layer_integrated_conductance)" in text
     assert Random.summary() in text
-    assert "parameters: steps=16, rule='gausslegendre', objective='prob', max_rows=" in text
+    assert "parameters: steps=0, rule='adaptive', tolerance=0.01, objective='prob', max_rows=" in text
     assert "presets: integrated_gradients:dai2022, integrated_gradients:eleuther" in text
     assert "paper: Dai et al. 2022, arXiv 2104.08696" in text
     assert re.search(r"origin: \S+random\.py:\d+", text)
@@ -175,7 +175,9 @@ def test_compare_writes_a_whole_run(small: list[object], tmp_path: Path) -> None
 def test_compare_refuses_a_folder_that_holds_a_run(small: list[object], tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "manifest.json").write_text("{}")
-    with pytest.raises(StoreError, match="run exists and holds another run; choose another --out folder, or say --over"):
+    with pytest.raises(
+        StoreError, match="run exists and holds another run; choose another --out folder, or say --over"
+    ):
         raise_from(run("compare", *small, "--out", tmp_path / "run"))
     assert (tmp_path / "run" / "manifest.json").read_text() == "{}"
     output("compare", *small, "--out", tmp_path / "run", "--overwrite")
