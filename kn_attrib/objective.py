@@ -46,6 +46,11 @@ class RowObjective:
     def is_wave(self) -> bool:
         return isinstance(self.forward, WaveForward)
 
+    @property
+    def is_thin(self) -> bool:
+        """Whether a row is a single token, so that few rows cost hardly more than reading the weights."""
+        return isinstance(self.forward, WaveForward) and self.forward.causal
+
     @cached_property
     def activations(self) -> Tensor:
         """Clean activations at the answer position: ``[prompt, layer, neuron]``."""

@@ -95,15 +95,16 @@ class Recorder:
         cache = DynamicCache() if causal else None
         extra = {"past_key_values": cache, "use_cache": True} if causal else {}
         with torch.no_grad(), self.model.running(positions):
-            with self._listening():
+            with self._listening(), self._answer_only(ids.shape[1]):
                 output = self.model.model(input_ids=ids, attention_mask=torch.ones_like(ids), **extra)
             prefix = None if cache is None else _read_only(cache, running)
             self._probe(ids[:1], prefix)
         rows = torch.arange(len(ids), device=ids.device)
+        logits = output.logits[:, 0] if output.logits.shape[1] == 1 else output.logits[rows, positions]
         layers = range(len(self.blocks))
         return Recording(
             torch.stack([self.activations[layer] for layer in layers], dim=1),
-            at_least_float32(output.logits[rows, positions]),
+            at_least_float32(logits),
             [self.inputs[layer][:, -1:] if causal else self.inputs[layer] for layer in layers],
             [self.written[layer].view(len(ids), ids.shape[1], -1) for layer in layers],
             self.flat,
@@ -117,6 +118,22 @@ class Recorder:
             for layer, (block, site) in enumerate(zip(self.blocks, self.model.sites, strict=True)):
                 stack.callback(block.register_forward_hook(self._on_block(layer), with_kwargs=True).remove)
                 stack.callback(site.register_forward_hook(self._on_site(layer)).remove)
+            yield
+
+    @contextmanager
+    def _answer_only(self, n_tokens: int) -> Iterator[None]:
+        """While active the head is asked for the answer position alone: over a large vocabulary the others cost most."""
+
+        def hook(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            states = inputs[0]
+            if states.ndim != 3 or states.shape[1] != n_tokens:
+                return None
+            return (self.model.at_answer(states)[:, None], *inputs[1:])
+
+        head = self.model.model.get_output_embeddings()
+        with ExitStack() as stack:
+            if head is not None:
+                stack.callback(head.register_forward_pre_hook(hook).remove)
             yield
 
     def _on_block(self, layer: int) -> Callable[..., None]:

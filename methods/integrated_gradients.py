@@ -19,6 +19,9 @@ from kn_attrib.registry import register
 from kn_attrib.scorer import Attribution, Scorer
 
 
+FEW_ROWS = 48
+
+
 @register("integrated_gradients")
 @dataclass(frozen=True)
 class IntegratedGradients(Scorer):
@@ -83,36 +86,56 @@ class IntegratedGradients(Scorer):
         most = LADDER[-1] if self.rule == ADAPTIVE else self.steps
         scores, differences = [], []
         for rows in Rows.of(activations).chunks(self.max_rows // most):
-            with torch.no_grad():
-                removed = function(torch.zeros_like(rows.activations), rows.layers, rows.prompts)
-            differences.append(function.clean()[rows.prompts] - removed)
-            scores.append(self._scores(function, rows, differences[-1]))
+            found, difference = self._scores(function, rows)
+            scores.append(found)
+            differences.append(difference)
         values = torch.cat(scores).reshape(activations.shape)
         difference = torch.cat(differences).reshape(activations.shape[:2])
         return Attribution(values, values.sum(-1) - difference, difference)
 
-    def _scores(self, function: RowObjective, rows: Rows, difference: Tensor) -> Tensor:
-        if self.rule != ADAPTIVE:
-            return integrate(function, rows, self.rule, self.steps)
-        scores = integrate(function, rows, "gausslegendre", LADDER[0])
+    def _scores(self, function: RowObjective, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Scores ``[row, neuron]`` and what they should add up to, ``[row]``."""
+        adaptive = self.rule == ADAPTIVE
+        rule, steps = ("gausslegendre", LADDER[0]) if adaptive else (self.rule, self.steps)
+        # The value at zero: where rows cost little, one more node is cheaper than one more pass over the weights.
+        if function.is_thin and len(rows) <= FEW_ROWS:
+            scores, removed = integrate(function, rows, rule, steps, zero=True)
+        else:
+            scores, _ = integrate(function, rows, rule, steps)
+            with torch.no_grad():
+                removed = function(torch.zeros_like(rows.activations), rows.layers, rows.prompts)
+        difference = function.clean()[rows.prompts] - removed
+        return (self._refined(function, rows, scores, difference) if adaptive else scores), difference
+
+    def _refined(self, function: RowObjective, rows: Rows, scores: Tensor, difference: Tensor) -> Tensor:
+        """Scores with more nodes where the completeness gap asks for them."""
         # Below this the difference is itself rounding error, and no number of nodes brings the gap down.
         noise = 32 * torch.finfo(scores.dtype).eps * function.clean()[rows.prompts].abs()
         for steps in LADDER[1:]:
             gap = (scores.sum(-1) - difference).abs()
             rough = (gap > self.tolerance * difference.abs() + noise).nonzero()[:, 0]
             if len(rough):
-                scores[rough] = integrate(function, rows[rough], "gausslegendre", steps)
+                scores[rough], _ = integrate(function, rows[rough], "gausslegendre", steps)
         return scores
 
 
-def integrate(function: RowObjective, rows: Rows, rule: str, steps: int) -> Tensor:
-    """Integrated gradients of rows from zero by one quadrature rule: ``[row, neuron]``."""
+def integrate(function: RowObjective, rows: Rows, rule: str, steps: int, zero: bool = False) -> tuple[Tensor, Tensor]:
+    """Integrated gradients of rows from zero by one quadrature rule.
+
+    Returns
+    -------
+    ``[row, neuron]``, and the objective at the first node, ``[row]``: with ``zero`` that is a node of no weight at 0.
+    """
     weights, nodes = quadrature(rule, steps)
+    if zero:
+        weights, nodes, steps = [0.0, *weights], [0.0, *nodes], steps + 1
+    first: list[Tensor] = []
     exact = torch.tensor(weights, dtype=torch.float64, device=rows.activations.device)
 
     # Captum keeps weights in single precision; inside the objective they are as exact as the model.
     def weighted(activations: Tensor, layers: Tensor, prompts: Tensor) -> Tensor:
         values = function(activations, layers, prompts).view(steps, -1)
+        first.append(values[0].detach())
         return (values * exact[:, None].to(values)).flatten()
 
     # One level below Captum's public entry, which takes a rule's name but no nodes of one's own.
@@ -120,4 +143,4 @@ def integrate(function: RowObjective, rows: Rows, rule: str, steps: int) -> Tens
         (rows.activations,), (0.0,), None, (rows.layers, rows.prompts), steps,
         step_sizes_and_alphas=([1.0] * steps, nodes),
     )  # fmt: skip
-    return torch.as_tensor(scores).detach()
+    return torch.as_tensor(scores).detach(), first[0]
