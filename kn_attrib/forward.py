@@ -111,7 +111,7 @@ class Rows:
     def __len__(self) -> int:
         return len(self.layers)
 
-    def __getitem__(self, part: slice) -> Rows:
+    def __getitem__(self, part: slice | Tensor) -> Rows:
         return Rows(self.activations[part], self.layers[part], self.prompts[part])
 
     def chunks(self, size: int) -> list[Rows]:

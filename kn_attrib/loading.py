@@ -23,6 +23,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 
+from kn_attrib.compute import Compute, Engine
 from kn_attrib.errors import ModelError, unknown
 from kn_attrib.model import NeuronModel
 from kn_attrib.prompts import Kind
@@ -42,7 +43,14 @@ Source = str | Path | tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 
 def load_model(
-    source: Source, dtype: str = "float32", device: str | None = None, ffn_pattern: str | None = None
+    source: Source,
+    dtype: str = "float32",
+    device: str | None = None,
+    *,
+    ffn_pattern: str | None = None,
+    precision: str = "highest",
+    memory_budget: int | None = None,
+    engine: Engine = "auto",
 ) -> NeuronModel:
     """Load a model as layers of feed-forward neurons, and check that they are what they are taken for.
 
@@ -54,6 +62,7 @@ def load_model(
     device : a torch device; default CUDA where there is one, else CPU (for a pair: where its model is).
     ffn_pattern : where the feed-forward output linears are, with ``{i}`` for the layer, e.g.
         ``"model.layers.{i}.mlp.down_proj"``; default as `ARCHITECTURES` says, or found by name.
+    precision, memory_budget, engine : how the model is run; see `kn_attrib.compute.Compute`.
 
     Raises
     ------
@@ -62,21 +71,27 @@ def load_model(
     """
     if dtype not in DTYPES:
         raise ModelError(unknown("dtype", str(dtype), DTYPES))
+    compute = Compute(engine, memory_budget, precision)
     if isinstance(source, tuple):
-        return _checked(*_from_pair(*source, dtype=DTYPES[dtype], device=device), ffn_pattern)
+        return _checked(*_from_pair(*source, dtype=DTYPES[dtype], device=device), ffn_pattern, compute)
     where = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     name = str(source)
     path = str(zoo_path(name.removeprefix(ZOO_PREFIX))) if name.startswith(ZOO_PREFIX) else name
     kind = _kind_of(name, path)
     tokenizer, model = _read(name, path, kind, DTYPES[dtype])
-    return _checked(model.to(where).eval(), tokenizer, kind, name, ffn_pattern)  # type: ignore[arg-type]
+    return _checked(model.to(where).eval(), tokenizer, kind, name, ffn_pattern, compute)  # type: ignore[arg-type]
 
 
 def _checked(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kind: Kind, name: str, ffn_pattern: str | None
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    kind: Kind,
+    name: str,
+    ffn_pattern: str | None,
+    compute: Compute,
 ) -> NeuronModel:
     try:
-        loaded = NeuronModel(model, tokenizer, kind, name, ffn_pattern)
+        loaded = NeuronModel(model, tokenizer, kind, name, ffn_pattern, compute)
         validate(loaded)
     except (RuntimeError, TypeError, IndexError, NotImplementedError) as error:
         dtype = str(model.dtype).removeprefix("torch.")

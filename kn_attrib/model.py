@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kn_attrib.architectures import Architecture, find_architecture, value_matrix
+from kn_attrib.compute import Compute
 from kn_attrib.encoding import PromptEncoder
 from kn_attrib.errors import MethodError, NeuronError, PromptError, unknown
 from kn_attrib.facts import Fact
@@ -20,7 +21,7 @@ from kn_attrib.neurons import Neuron, NeuronSet
 from kn_attrib.prompts import Batch, Encoding, Kind, Prompt, Split, batches, by_text
 from kn_attrib.taps import Taps, arguments, quiet
 
-Objective = Literal["prob", "logprob", "logit"]
+Objective = Literal["prob", "logprob", "logit", "logodds"]
 Edit = Callable[[Tensor], Tensor]
 """Maps a layer's neuron vectors ``[row, token, neuron]`` to edited ones."""
 
@@ -54,6 +55,7 @@ class NeuronModel:
     kind : ``"masked"``, ``"causal"`` or ``"encoder-decoder"`` (whose neurons are the decoder's).
     name : how the model is called in results.
     ffn_pattern : path of the feed-forward output linears with ``{i}`` for the layer, if not as the table says.
+    compute : how the model is run.
 
     Attributes
     ----------
@@ -74,6 +76,7 @@ class NeuronModel:
         kind: Kind,
         name: str,
         ffn_pattern: str | None = None,
+        compute: Compute | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
@@ -86,6 +89,7 @@ class NeuronModel:
         embedding: Any = model.get_input_embeddings()
         start = model.config.decoder_start_token_id if kind == "encoder-decoder" else None
         self.encoder = PromptEncoder(tokenizer, kind, start, embedding.weight.shape[0])
+        self.compute = compute or Compute()
         self._positions: Tensor | None = None
 
     def __repr__(self) -> str:
@@ -285,17 +289,27 @@ class NeuronModel:
         return by_text(logprobs, prompts, mean=normalised).exp()
 
 
-OBJECTIVES: dict[str, Callable[[Tensor], Tensor]] = {
-    "prob": lambda logits: logits.softmax(-1),
-    "logprob": lambda logits: logits.log_softmax(-1),
-    "logit": lambda logits: logits,
+def _gold(values: Tensor, answers: Tensor) -> Tensor:
+    return values.gather(1, answers[:, None])[:, 0]
+
+
+def _logodds(logits: Tensor, answers: Tensor) -> Tensor:
+    return _gold(logits, answers) - logits.scatter(1, answers[:, None], -torch.inf).logsumexp(1)
+
+
+OBJECTIVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "prob": lambda logits, answers: _gold(logits.softmax(-1), answers),
+    "logprob": lambda logits, answers: _gold(logits.log_softmax(-1), answers),
+    "logit": _gold,
+    "logodds": _logodds,
 }
 
 
 def objective_value(logits: Tensor, answers: Tensor, objective: Objective) -> Tensor:
     """The objective ``F`` of each row.
 
-    ``prob`` is p(answer), ``logprob`` its natural logarithm, ``logit`` the answer's logit.
+    ``prob`` is p(answer), ``logprob`` its natural logarithm, ``logit`` the answer's logit, ``logodds`` is
+    log p/(1 − p), which stays exact where p is almost 1.
 
     Parameters
     ----------
@@ -308,5 +322,4 @@ def objective_value(logits: Tensor, answers: Tensor, objective: Objective) -> Te
     """
     if objective not in OBJECTIVES:
         raise MethodError(unknown("objective", objective, OBJECTIVES))
-    scores = OBJECTIVES[objective](logits)
-    return scores.gather(1, answers[:, None])[:, 0]
+    return OBJECTIVES[objective](logits, answers)

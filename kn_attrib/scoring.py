@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from kn_attrib.compute import computing
 from kn_attrib.errors import MethodError
 from kn_attrib.facts import Fact, FactSet
 from kn_attrib.model import NeuronModel
@@ -68,6 +69,7 @@ def score(
         "model": model.name,
         "model_sha256": model.digest,
         "dtype": model.dtype_name,
+        "precision": model.compute.precision,
         "facts_sha256": FactSet(tuple(facts)).digest,
         "versions": versions(),
     }
@@ -120,7 +122,8 @@ def checked(scorer: Scorer, model: NeuronModel, batch: Batch) -> Attribution:
     ------
     MethodError : it is not; the method is named.
     """
-    result = scorer.score(model, batch)
+    with computing(model.compute.precision, model.model.get_output_embeddings()):
+        result = scorer.score(model, batch)
     found = result if isinstance(result, Attribution) else Attribution(result)
     expected = (len(batch), model.n_layers, model.n_neurons)
     if not isinstance(found.values, Tensor) or tuple(found.values.shape) != expected:

@@ -5,42 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from captum import attr
 from torch import Tensor
 
 from kn_attrib.errors import MethodError, unknown
-from kn_attrib.forward import PlainForward, Rows
+from kn_attrib.forward import Rows
 from kn_attrib.model import NeuronModel, Objective
+from kn_attrib.objective import RowObjective, objective_function
 from kn_attrib.prompts import Batch
+from kn_attrib.quadrature import ADAPTIVE, LADDER, RULES, quadrature
 from kn_attrib.registry import register
 from kn_attrib.scorer import Attribution, Scorer
 
-RULES = ("gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid", "linspace")
-
-
-def quadrature(rule: str, steps: int) -> tuple[list[float], list[float]]:
-    """Weights and nodes on [0, 1] of a quadrature rule, in double precision.
-
-    Captum's own Riemann nodes and all its weights are single precision, and its trapezoid weights add up to
-    (n − 1)/n, not 1.
-    """
-    if rule == "gausslegendre":
-        nodes, weights = np.polynomial.legendre.leggauss(steps)
-        return (weights / 2).tolist(), ((nodes + 1) / 2).tolist()
-    if rule == "riemann_trapezoid":
-        inner = np.full(steps, 1 / (steps - 1))
-        inner[[0, -1]] /= 2
-        return inner.tolist(), np.linspace(0, 1, steps).tolist()
-    k = np.arange(steps)
-    nodes = {
-        "riemann_left": k / steps,
-        "riemann_right": (k + 1) / steps,
-        "riemann_middle": (k + 0.5) / steps,
-        "linspace": k / max(steps - 1, 1),
-    }[rule]
-    return [1 / steps] * steps, nodes.tolist()
+FEW_ROWS = 48
 
 
 @register("integrated_gradients")
@@ -54,16 +32,20 @@ class IntegratedGradients(Scorer):
 
     Parameters
     ----------
-    steps : number of quadrature nodes.
-    rule : ``"gausslegendre"``, ``"riemann_left"``, ``"riemann_right"``, ``"riemann_middle"``, ``"riemann_trapezoid"``,
-        or ``"linspace"`` (nodes k/(n−1), equal weights 1/n: not exact in the limit of few nodes, kept to reproduce
-        published numbers).
-    objective : ``"prob"``, ``"logprob"`` or ``"logit"``.
-    max_rows : most rows (prompts × layers × nodes) in one forward and backward.
+    steps : number of nodes of a fixed rule; naming it without a rule chooses ``"gausslegendre"``.
+    rule : ``"adaptive"`` (Gauss-Legendre with 4 nodes, then 12, then 32, only for those prompts and layers whose
+        completeness gap is still larger than the tolerance), ``"gausslegendre"``, ``"riemann_left"``,
+        ``"riemann_right"``, ``"riemann_middle"``, ``"riemann_trapezoid"``, or ``"linspace"`` (nodes k/(n−1), equal
+        weights 1/n: not exact in the limit of few nodes, kept to reproduce published numbers).
+    tolerance : largest completeness gap that the adaptive rule accepts, as a share of ``|f_l(a) − f_l(0)|``. What 32
+        nodes do not reach is left as it is: the gap in the scores tells.
+    objective : ``"prob"``, ``"logprob"``, ``"logit"`` or ``"logodds"``.
+    max_rows : most rows (prompts × layers × nodes) held at a time; memory is kept by the model's budget.
 
     Raises
     ------
-    MethodError : unknown rule, or fewer than 2 nodes of a Riemann rule (1 of Gauss-Legendre).
+    MethodError : unknown rule, fewer than 2 nodes of a Riemann rule (1 of Gauss-Legendre), a fixed rule without
+        steps, or a tolerance that is not positive.
 
     Reference
     ---------
@@ -71,10 +53,11 @@ class IntegratedGradients(Scorer):
     knowledge-neurons 0.0.2 (preset ``eleuther``: linspace of 20).
     """
 
-    steps: int = 16
-    rule: str = "gausslegendre"
+    steps: int = 0
+    rule: str = ADAPTIVE
+    tolerance: float = 0.01
     objective: Objective = "prob"
-    max_rows: int = 512
+    max_rows: int = 16384
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "dai2022": {"steps": 20, "rule": "riemann_left"},
@@ -85,35 +68,78 @@ class IntegratedGradients(Scorer):
     def __post_init__(self) -> None:
         if self.rule not in RULES:
             raise MethodError(f"integrated_gradients: {unknown('rule', self.rule, RULES)}")
+        if not self.tolerance > 0:
+            raise MethodError(f"integrated_gradients: tolerance is {self.tolerance}; expected a positive share.")
+        if self.rule == ADAPTIVE:
+            if self.steps == 0:
+                return
+            # The record of how scores were made must not say "adaptive" where a number of nodes was asked for.
+            object.__setattr__(self, "rule", "gausslegendre")
         least = 1 if self.rule == "gausslegendre" else 2
         if self.steps < least:
             raise MethodError(f"integrated_gradients: steps is {self.steps}; {self.rule} needs at least {least}.")
 
     def score(self, model: NeuronModel, batch: Batch) -> Attribution:
-        activations = model.record(batch)
-        forward = PlainForward(model, batch, self.objective)
+        function = objective_function(model, batch, self.objective)
+        activations = function.activations
+        most = LADDER[-1] if self.rule == ADAPTIVE else self.steps
         scores, differences = [], []
-        for rows in Rows.of(activations).chunks(self.max_rows // self.steps):
-            where = (rows.layers, rows.prompts)
-            scores.append(self._integrate(forward, rows.activations, where).detach())
-            with torch.no_grad():
-                removed = forward(torch.zeros_like(rows.activations), *where)
-            differences.append(forward.clean()[rows.prompts] - removed)
+        for rows in Rows.of(activations).chunks(self.max_rows // most):
+            found, difference = self._scores(function, rows)
+            scores.append(found)
+            differences.append(difference)
         values = torch.cat(scores).reshape(activations.shape)
         difference = torch.cat(differences).reshape(activations.shape[:2])
         return Attribution(values, values.sum(-1) - difference, difference)
 
-    def _integrate(self, forward: PlainForward, rows: Tensor, where: tuple[Tensor, Tensor]) -> Tensor:
-        weights, nodes = quadrature(self.rule, self.steps)
-        exact = torch.tensor(weights, dtype=torch.float64, device=rows.device)
+    def _scores(self, function: RowObjective, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Scores ``[row, neuron]`` and what they should add up to, ``[row]``."""
+        adaptive = self.rule == ADAPTIVE
+        rule, steps = ("gausslegendre", LADDER[0]) if adaptive else (self.rule, self.steps)
+        # The value at zero: where rows cost little, one more node is cheaper than one more pass over the weights.
+        if function.is_thin and len(rows) <= FEW_ROWS:
+            scores, removed = integrate(function, rows, rule, steps, zero=True)
+        else:
+            scores, _ = integrate(function, rows, rule, steps)
+            with torch.no_grad():
+                removed = function(torch.zeros_like(rows.activations), rows.layers, rows.prompts)
+        difference = function.clean()[rows.prompts] - removed
+        return (self._refined(function, rows, scores, difference) if adaptive else scores), difference
 
-        # Captum keeps weights in single precision; inside the objective they are as exact as the model.
-        def weighted(rows: Tensor, layers: Tensor, prompts: Tensor) -> Tensor:
-            values = forward(rows, layers, prompts).view(self.steps, -1)
-            return (values * exact[:, None].to(values)).flatten()
+    def _refined(self, function: RowObjective, rows: Rows, scores: Tensor, difference: Tensor) -> Tensor:
+        """Scores with more nodes where the completeness gap asks for them."""
+        # Below this the difference is itself rounding error, and no number of nodes brings the gap down.
+        noise = 32 * torch.finfo(scores.dtype).eps * function.clean()[rows.prompts].abs()
+        for steps in LADDER[1:]:
+            gap = (scores.sum(-1) - difference).abs()
+            rough = (gap > self.tolerance * difference.abs() + noise).nonzero()[:, 0]
+            if len(rough):
+                scores[rough], _ = integrate(function, rows[rough], "gausslegendre", steps)
+        return scores
 
-        # One level below Captum's public entry, which takes a rule's name but no nodes of one's own.
-        (scores,) = attr.IntegratedGradients(weighted)._attribute(
-            (rows,), (0.0,), None, where, self.steps, step_sizes_and_alphas=([1.0] * self.steps, nodes)
-        )
-        return torch.as_tensor(scores)
+
+def integrate(function: RowObjective, rows: Rows, rule: str, steps: int, zero: bool = False) -> tuple[Tensor, Tensor]:
+    """Integrated gradients of rows from zero by one quadrature rule.
+
+    Returns
+    -------
+    ``[row, neuron]``, and the objective at the first node, ``[row]``: with ``zero`` that is a node of no weight at 0.
+    """
+    weights, nodes = quadrature(rule, steps)
+    if zero:
+        weights, nodes, steps = [0.0, *weights], [0.0, *nodes], steps + 1
+    first: list[Tensor] = []
+    exact = torch.tensor(weights, dtype=torch.float64, device=rows.activations.device)
+
+    # Captum keeps weights in single precision; inside the objective they are as exact as the model.
+    def weighted(activations: Tensor, layers: Tensor, prompts: Tensor) -> Tensor:
+        values = function(activations, layers, prompts).view(steps, -1)
+        first.append(values[0].detach())
+        return (values * exact[:, None].to(values)).flatten()
+
+    # One level below Captum's public entry, which takes a rule's name but no nodes of one's own.
+    (scores,) = attr.IntegratedGradients(weighted)._attribute(
+        (rows.activations,), (0.0,), None, (rows.layers, rows.prompts), steps,
+        step_sizes_and_alphas=([1.0] * steps, nodes),
+    )  # fmt: skip
+    return torch.as_tensor(scores).detach(), first[0]

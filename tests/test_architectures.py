@@ -25,8 +25,11 @@ from transformers.pytorch_utils import Conv1D
 from kn_attrib import Fact, NeuronModel, amplify, load_model, set_activation, suppress
 from kn_attrib.architectures import ARCHITECTURES, gating
 from kn_attrib.description import describe
+from kn_attrib.forward import PlainForward, Rows
+from kn_attrib.guards import check_rows
 from kn_attrib.methods import GradientXActivation, IntegratedGradients, LayerIntegratedGradients
 from kn_attrib.prompts import Batch, Prompt
+from kn_attrib.wave import WaveForward
 
 DOCS = Path(__file__).parents[1] / "docs" / "architectures.md"
 WORDS, HIDDEN, WIDTH, LAYERS = 60, 32, 48, 3
@@ -164,6 +167,12 @@ LOOSE = {"bloom": 1e-7}
 """BLOOM writes its GELU with a constant of eight digits."""
 
 
+ON_PLAIN = {"albert": "its layers share one module"} | dict.fromkeys(
+    ("t5", "t5, gated", "mt5", "bart"), "an encoder-decoder"
+)
+"""Types that the wave cannot run through, and why."""
+
+
 @contextmanager
 def double_precision() -> Iterator[None]:
     """While active, code that asks for single precision gets double: most families compute norms, rotations or
@@ -185,7 +194,8 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def open_case(case: Case, **changes: Any) -> NeuronModel:
-    return load_model((case.build(**changes).double(), tokenizer()), dtype="float64")
+    # The plain path, which needs nothing of a family but what is checked here; the wave has a test of its own below.
+    return load_model((case.build(**changes).double(), tokenizer()), dtype="float64", engine="plain")
 
 
 @cache
@@ -387,6 +397,24 @@ def test_conformance(name: str, check: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_wave_equals_plain_or_says_why_not(name: str) -> None:
+    model = loaded(name)
+    batch = batch_of(model)
+    with double_precision() if name in NO_DOUBLE else nullcontext():
+        reason = check_rows(model, batch)
+        assert bool(reason) == (name in ON_PLAIN)
+        assert ON_PLAIN.get(name, "") in reason
+        if reason:
+            return
+        activations = model.record(batch)
+        for objective in ("prob", "logprob"):
+            plain, wave = (forward(model, batch, objective) for forward in (PlainForward, WaveForward))
+            rows = Rows.of(activations * torch.linspace(0.2, 1.3, model.n_neurons, dtype=activations.dtype))
+            slow = plain(rows.activations, rows.layers, rows.prompts)
+            assert torch.allclose(wave(rows.activations, rows.layers, rows.prompts), slow, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_embeddings_put_in_by_hand_give_the_same_answer(name: str) -> None:
     model = loaded(name)
     batch = batch_of(model)
@@ -429,7 +457,8 @@ def row_of(name: str) -> list[str]:
     return [
         name, type(model.model).__name__, model.kind, f"`{row.ffn_output}`",
         stored + (", bias" if getattr(site, "bias", None) is not None else ""),
-        gating(model.model, path, model.n_neurons), f"`{names[head]}`", "; ".join(notes) or "–", *("✓" for _ in CHECKS),
+        gating(model.model, path, model.n_neurons), f"`{names[head]}`", "; ".join(notes) or "–",
+        "plain" if name in ON_PLAIN else "wave", *("✓" for _ in CHECKS),
     ]  # fmt: skip
 
 
@@ -443,6 +472,7 @@ def table() -> str:
         "neuron vector",
         "head",
         "remarks",
+        "path",
         *CHECKS,
     ]
     lines = [head, ["---"] * len(head), *(row_of(name) for name in CASES)]

@@ -76,7 +76,7 @@ def test_methods_lists_everything_about_each() -> None:
         assert re.search(rf"^{name}\b", text, re.MULTILINE)
     assert "layer_conductance (also layer_integrated_conductance)" in text
     assert Random.summary() in text
-    assert "parameters: steps=16, rule='gausslegendre', objective='prob', max_rows=" in text
+    assert "parameters: steps=0, rule='adaptive', tolerance=0.01, objective='prob', max_rows=" in text
     assert "presets: integrated_gradients:dai2022, integrated_gradients:eleuther" in text
     assert "paper: Dai et al. 2022, arXiv 2104.08696" in text
     assert re.search(r"origin: \S+random\.py:\d+", text)
@@ -113,7 +113,9 @@ def test_models_checks_one(saved_bert: Path) -> None:
         "answers: masks: one mask per answer token in the slot",
     ):
         assert line in text
-    assert re.search(r"^validation: passed: .* to \d\.\de-\d+; one changed neuron moves the logits by", text, re.MULTILINE)
+    assert re.search(
+        r"^validation: passed: .* to \d\.\de-\d+; one changed neuron moves the logits by", text, re.MULTILINE
+    )
     given = output("models", "--check", saved_bert, "--ffn-pattern", "bert.encoder.layer.{i}.output.dense")
     assert "(given as ffn_pattern; Linear" in given
 

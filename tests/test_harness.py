@@ -244,7 +244,7 @@ def test_methods_of_one_name_are_told_apart(model: NeuronModel, world_of_two: Fa
         model, world_of_two, [IntegratedGradients(), IntegratedGradients(steps=4)], keep=KEEP, budgets=(1,),
         progress=False,
     )  # fmt: skip
-    assert found.methods == ["integrated_gradients", "integrated_gradients(steps=4)"]
+    assert found.methods == ["integrated_gradients", "integrated_gradients(steps=4, rule=gausslegendre)"]
     assert repr_of(IntegratedGradients.preset("eleuther")) == "integrated_gradients(steps=20, rule=linspace)"
 
 

@@ -1,0 +1,174 @@
+"""Guards of the wave: before it answers for a model it must have given the plain path's answers."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field, replace
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from kn_attrib.compute import full_precision
+from kn_attrib.errors import ModelError
+from kn_attrib.forward import PlainForward
+from kn_attrib.model import NeuronModel, Objective
+from kn_attrib.prompts import Batch, Kind, Prompt
+from kn_attrib.wave import WaveForward
+
+GUARD_TOKENS = 12
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
+ROUGH_TOLERANCE = 5e-2  # half precision
+
+
+class PlainPathWarning(UserWarning):
+    """A model is run on the plain path: right, but slow."""
+
+
+@dataclass
+class Verdict:
+    """What the guards found about a model.
+
+    Attributes
+    ----------
+    reason : why the wave may not be used; empty if it may.
+    lengths : numbers of tokens for which unmodified rows have given back the clean answer.
+    """
+
+    reason: str = ""
+    lengths: set[int] = field(default_factory=set)
+
+
+_VERDICTS: WeakKeyDictionary[NeuronModel, Verdict] = WeakKeyDictionary()
+
+
+def wave_or_none(model: NeuronModel, batch: Batch, objective: Objective) -> WaveForward | None:
+    """The wave over a batch if its guards pass for the model, else None with one warning per model."""
+    if model.compute.engine == "plain" or _is_hooked(model):
+        return None
+    verdict = _VERDICTS.get(model)
+    if verdict is None:
+        with full_precision():
+            verdict = _VERDICTS[model] = Verdict(check_rows(model, batch))
+        _warn(model, verdict)
+    if verdict.reason:
+        return None
+    try:
+        wave = WaveForward(model, batch, objective)
+    except ModelError:
+        return None  # this batch's prompts, not the model
+    length = wave.ids.shape[1]
+    if length not in verdict.lengths:
+        with full_precision():
+            verdict.reason = check_clean(wave)
+        verdict.lengths.add(length)
+        _warn(model, verdict)
+    return None if verdict.reason else wave
+
+
+def verdict_of(model: NeuronModel) -> Verdict | None:
+    """What the guards found about a model so far; None before its first use."""
+    return _VERDICTS.get(model)
+
+
+def check_rows(model: NeuronModel, batch: Batch) -> str:
+    """Compare one random row per layer, values and gradients, with the plain path on short prompts.
+
+    Returns
+    -------
+    The reason why the wave is not to be used, empty if it may be.
+    """
+    short = _two_prompts(_shortened(batch.prompts[0], model.kind), batch.device)
+    layers = torch.arange(model.n_layers, device=model.device)
+    prompts = layers % len(short)
+    clean = model.record(short)[prompts, layers]
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(clean)
+    rows = clean * 0.5 + noise * clean.abs().mean(-1, keepdim=True)
+    # First and outside the try: what the plain path raises is the model's fault, not the wave's.
+    plain = PlainForward(model, short, "logit")
+    expected = _value_and_slope(plain, rows, layers, prompts)
+    try:
+        found = _value_and_slope(WaveForward(model, short, "logit"), rows, layers, prompts)
+    except Exception as error:  # whatever a model's code may raise, the plain path is there
+        return f"a wave cannot run through it ({type(error).__name__}: {str(error).splitlines()[0][:200]})"
+    before = plain.clean()[prompts]
+    for what, ours, theirs in (
+        ("values", found[0] - before, expected[0] - before),
+        ("gradients", found[1], expected[1]),
+    ):
+        distance = _relative(ours, theirs, expected[0].abs().mean() * torch.finfo(theirs.dtype).eps)
+        if not distance <= _tolerance(model):
+            return f"{what} of random rows differ from the plain path by {distance:.1e}"
+    return ""
+
+
+def check_clean(wave: WaveForward) -> str:
+    """Unmodified rows must give back the clean answer in every layer, at this number of tokens.
+
+    Returns
+    -------
+    The reason why the wave is not to be used, empty if it may be.
+    """
+    layers = torch.arange(wave.model.n_layers, device=wave.model.device)
+    prompts = torch.full_like(layers, len(wave.batch) - 1)
+    try:
+        with torch.no_grad():
+            found = wave.logits(wave.activations[prompts, layers], layers, prompts)
+    except Exception as error:  # as above
+        return f"a wave cannot run through it ({type(error).__name__}: {str(error).splitlines()[0][:200]})"
+    clean = wave.recording.logits[prompts]
+    errors = (found - clean).norm(dim=-1) / clean.norm(dim=-1)
+    wrong = (~(errors <= _tolerance(wave.model))).nonzero()[:, 0].tolist()
+    if wrong:
+        return f"unmodified rows of layers {wrong} do not give back the clean answer ({errors.max():.1e})"
+    return ""
+
+
+def _value_and_slope(
+    forward: PlainForward | WaveForward, rows: Tensor, layers: Tensor, prompts: Tensor
+) -> tuple[Tensor, Tensor]:
+    with torch.enable_grad():
+        leaf = rows.detach().requires_grad_()
+        values = forward(leaf, layers, prompts)
+        (slope,) = torch.autograd.grad(values.sum(), leaf)
+    return values.detach(), slope
+
+
+def _relative(ours: Tensor, theirs: Tensor, floor: Tensor) -> float:
+    return float((ours - theirs).norm() / (theirs.norm() + floor))
+
+
+def _tolerance(model: NeuronModel) -> float:
+    return TOLERANCE.get(model.dtype, ROUGH_TOLERANCE)
+
+
+def _shortened(prompt: Prompt, kind: Kind) -> Prompt:
+    """The tokens around a prompt's answer position: enough to compare two ways of running a model."""
+    start = max(0, prompt.position - GUARD_TOKENS + 3)
+    end = prompt.position + 1 if kind == "causal" else start + GUARD_TOKENS
+    return replace(prompt, input_ids=prompt.input_ids[start:end], position=prompt.position - start)
+
+
+def _two_prompts(prompt: Prompt, device: torch.device) -> Batch:
+    """The prompt and one with its other tokens turned round: arguments of one prompt must not serve for another."""
+    ids = list(prompt.input_ids)
+    places = [i for i in range(len(ids)) if i != prompt.position]
+    for place, other in zip(places, reversed(places), strict=True):
+        ids[place] = prompt.input_ids[other]
+    return Batch((prompt, replace(prompt, input_ids=tuple(ids))), device)
+
+
+def _is_hooked(model: NeuronModel) -> bool:
+    """Whether hooks are at work that count on whole prompts, such as an intervention around the scoring."""
+    head = model.model.get_output_embeddings()  # `computing` may have hooks there
+    return any((m._forward_hooks or m._forward_pre_hooks) and m is not head for m in model.model.modules())
+
+
+def _warn(model: NeuronModel, verdict: Verdict) -> None:
+    if verdict.reason:
+        kind = model.model.config.model_type
+        warnings.warn(
+            f"{model.name} (type {kind!r}) is run on the plain path, right but slow: {verdict.reason}.",
+            PlainPathWarning,
+            stacklevel=4,
+        )

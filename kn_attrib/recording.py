@@ -1,0 +1,236 @@
+"""One clean pass over a batch, kept so that waves can start in the middle of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.pytorch_utils import Conv1D
+
+from kn_attrib.errors import ModelError
+from kn_attrib.model import NeuronModel
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass
+class Running:
+    """Which rows run through a block: first ``inside`` rows from earlier layers, then those that enter here.
+
+    Attributes
+    ----------
+    layer, inside : the block, and the number of rows that entered before it.
+    entering : ``[row, neuron]``, activations of the rows that enter.
+    prompts : ``[row]``, the prompt of every running row.
+    """
+
+    layer: int = 0
+    inside: int = 0
+    entering: Tensor = field(default_factory=lambda: torch.empty(0))
+    prompts: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What one clean pass over a batch leaves behind.
+
+    Attributes
+    ----------
+    activations : ``[prompt, layer, neuron]`` at the answer position.
+    logits : ``[prompt, vocabulary]`` at the answer position.
+    inputs : per layer the block's input, ``[prompt, token, hidden]``; the answer token alone in causal models.
+    written : per layer what the feed-forward block writes, ``[prompt, token, hidden]``.
+    flat : the feed-forward block sees ``[prompt · token, hidden]``, as OPT's does.
+    calls : per layer the block's further arguments, for a batch of one.
+    packs : number of values in each block's output, 0 for a bare tensor.
+    """
+
+    activations: Tensor
+    logits: Tensor
+    inputs: list[Tensor]
+    written: list[Tensor]
+    flat: bool
+    calls: list[Call]
+    packs: list[int]
+
+
+class _PrefixLayer(DynamicLayer):
+    """One layer's keys and values before the answer: read, extended by each row's own, never written."""
+
+    def __init__(self, keys: Tensor, values: Tensor, running: Running) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.lazy_initialization(keys, values)
+        self.keys, self.values, self.running = keys, values, running
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        assert self.keys is not None
+        assert self.values is not None
+        return self._extend(self.keys, key_states), self._extend(self.values, value_states)
+
+    def _extend(self, prefix: Tensor, own: Tensor) -> Tensor:
+        before = prefix.expand(len(own), -1, -1, -1) if len(prefix) == 1 else prefix[self.running.prompts]
+        return torch.cat([before, own], dim=-2)
+
+
+class Recorder:
+    """Hooks that keep each block's input and neurons while the model runs."""
+
+    def __init__(self, model: NeuronModel, blocks: Sequence[nn.Module]) -> None:
+        self.model, self.blocks = model, blocks
+        self.inputs: dict[int, Tensor] = {}
+        self.written: dict[int, Tensor] = {}
+        self.activations: dict[int, Tensor] = {}
+        self.packs: dict[int, int] = {}
+        self.calls: dict[int, Call] = {}
+        self.flat = False
+
+    def record(self, ids: Tensor, positions: Tensor, running: Running) -> Recording:
+        """Run prompts ``ids [prompt, token]`` once."""
+        causal = self.model.kind == "causal"
+        cache = DynamicCache() if causal else None
+        extra = {"past_key_values": cache, "use_cache": True} if causal else {}
+        with torch.no_grad(), self.model.running(positions):
+            with self._listening(), self._answer_only(ids.shape[1]):
+                output = self.model.model(input_ids=ids, attention_mask=torch.ones_like(ids), **extra)
+            prefix = None if cache is None else _read_only(cache, running)
+            self._probe(ids[:1], prefix)
+        rows = torch.arange(len(ids), device=ids.device)
+        logits = output.logits[:, 0] if output.logits.shape[1] == 1 else output.logits[rows, positions]
+        layers = range(len(self.blocks))
+        return Recording(
+            torch.stack([self.activations[layer] for layer in layers], dim=1),
+            at_least_float32(logits),
+            [self.inputs[layer][:, -1:] if causal else self.inputs[layer] for layer in layers],
+            [self.written[layer].view(len(ids), ids.shape[1], -1) for layer in layers],
+            self.flat,
+            [self.calls[layer] for layer in layers],
+            [self.packs[layer] for layer in layers],
+        )
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for layer, (block, site) in enumerate(zip(self.blocks, self.model.sites, strict=True)):
+                stack.callback(block.register_forward_hook(self._on_block(layer), with_kwargs=True).remove)
+                stack.callback(site.register_forward_hook(self._on_site(layer)).remove)
+            yield
+
+    @contextmanager
+    def _answer_only(self, n_tokens: int) -> Iterator[None]:
+        """While active the head is asked for the answer position alone: with many words the others cost most."""
+
+        def hook(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            states = inputs[0]
+            if states.ndim != 3 or states.shape[1] != n_tokens:
+                return None
+            return (self.model.at_answer(states)[:, None], *inputs[1:])
+
+        head = self.model.model.get_output_embeddings()
+        with ExitStack() as stack:
+            if head is not None:
+                stack.callback(head.register_forward_pre_hook(hook).remove)
+            yield
+
+    def _on_block(self, layer: int) -> Callable[..., None]:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            self.inputs[layer] = args[0] if args else kwargs["hidden_states"]
+            self.packs[layer] = len(output) if isinstance(output, tuple) else 0
+
+        return hook
+
+    def _on_site(self, layer: int) -> Callable[..., None]:
+        def hook(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            vectors = args[0]
+            self.flat = vectors.ndim == 2
+            self.activations[layer] = self.model.at_answer(
+                vectors.view(len(self.model.positions), -1, vectors.shape[-1])
+            )
+            self.written[layer] = output
+
+        return hook
+
+    def _probe(self, ids: Tensor, prefix: Cache | None) -> None:
+        """Ask the model what it hands to each block for a batch of one (masks, rotations, …), without running any."""
+
+        def listen(layer: int) -> Callable[..., Any]:
+            def forward(*args: Any, **kwargs: Any) -> Any:
+                states = args[0] if args else kwargs.pop("hidden_states")
+                self.calls[layer] = (args[1:], kwargs)
+                return pack(states, self.packs[layer])
+
+            return forward
+
+        extra = {} if prefix is None else {"past_key_values": prefix, "use_cache": True}
+        with replaced(self.blocks, [listen(layer) for layer in range(len(self.blocks))]):
+            self.model.model(
+                input_ids=ids if prefix is None else ids[:, -1:], attention_mask=torch.ones_like(ids), **extra
+            )
+
+
+def _read_only(cache: Cache, running: Running) -> Cache:
+    held: list[Any] = cache.layers
+    layers: list[Any] = [_PrefixLayer(layer.keys[..., :-1, :], layer.values[..., :-1, :], running) for layer in held]
+    return Cache(layers)
+
+
+@contextmanager
+def replaced(blocks: Sequence[nn.Module], forwards: Sequence[Callable[..., Any]]) -> Iterator[None]:
+    """While active, each block runs another forward."""
+    try:
+        for block, forward in zip(blocks, forwards, strict=True):
+            block.forward = forward
+        yield
+    finally:
+        for block in blocks:
+            block.__dict__.pop("forward", None)
+
+
+def pack(states: Tensor, size: int) -> Any:
+    """A block's output as the block itself would return it: a bare tensor, or a tuple that begins with it."""
+    return (states, *[None] * (size - 1)) if size else states
+
+
+def at_least_float32(logits: Tensor) -> Tensor:
+    """Logits in at least single precision."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def find_blocks(model: NeuronModel) -> list[nn.Module]:
+    """The block around each feed-forward output linear: its outermost ancestor that stands in a module list.
+
+    Raises
+    ------
+    ModelError : layers share a module, or a layer stands in no list of blocks.
+    """
+    names = {id(module): name for name, module in model.model.named_modules()}
+    modules = dict(model.model.named_modules())
+    blocks: list[nn.Module] = []
+    for site in model.sites:
+        parts = names[id(site)].split(".") if id(site) in names else []
+        ends = [i for i in range(1, len(parts)) if isinstance(modules[".".join(parts[:i])], nn.ModuleList)]
+        if not ends:
+            raise ModelError("its layers do not stand in a list of blocks")
+        blocks.append(modules[".".join(parts[: ends[0] + 1])])
+    if len({id(block) for block in blocks}) < len(blocks):
+        raise ModelError("its layers share one module")
+    return blocks
+
+
+def find_ffn_inputs(block: nn.Module, n_neurons: int) -> list[nn.Module]:
+    """The linears of a block that make neurons (or gates and neurons) from the hidden state; empty if none is seen."""
+
+    def width(module: nn.Module) -> int:
+        if isinstance(module, nn.Linear):
+            return module.out_features
+        return int(module.nf) if isinstance(module, Conv1D) else 0
+
+    return [
+        module
+        for name, module in block.named_modules()
+        if width(module) in (n_neurons, 2 * n_neurons) and "attn" not in name and "attention" not in name
+    ]

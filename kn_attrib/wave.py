@@ -1,0 +1,205 @@
+"""The objective as a function of activation rows, all layers in one pass: the fast twin of `PlainForward`.
+
+Replacing the activation of layer ``l`` changes nothing before the output linear of that layer. So rows of layer ``l``
+enter the model only at block ``l``, with the input that this block has in a clean pass, and run on together with the
+rows that entered earlier. After the last block only the answer position goes through the head. In causal models only
+the answer token can change: rows are one token long and read the keys and values that the clean pass has left.
+
+Nothing of a model is computed anew here: its own blocks, attention, norms and head are called, and hooks put the rows
+in. What cannot be run this way is found by the guards (`kn_attrib.guards`), never assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kn_attrib.errors import ModelError
+from kn_attrib.model import NeuronModel, Objective, objective_value
+from kn_attrib.prompts import Batch
+from kn_attrib.recording import (
+    Recorder,
+    Recording,
+    Running,
+    at_least_float32,
+    find_blocks,
+    find_ffn_inputs,
+    pack,
+    replaced,
+)
+
+
+@dataclass(frozen=True)
+class WaveForward:
+    """``f_l(w)`` for rows of all layers in one pass; the same call as `PlainForward`, which is its reference.
+
+    Parameters
+    ----------
+    model, batch : the prompts that rows refer to; in causal models the answer is predicted at the last token.
+    objective : ``"prob"``, ``"logprob"``, ``"logit"`` or ``"logodds"``.
+
+    Raises
+    ------
+    ModelError : the model's layers or the batch are not laid out in a way that a wave can run through.
+    """
+
+    model: NeuronModel
+    batch: Batch
+    objective: Objective = "prob"
+    running: Running = field(default_factory=Running)
+
+    def __post_init__(self) -> None:
+        if self.model.kind == "encoder-decoder":
+            raise ModelError("it is an encoder-decoder")
+        if self.causal and not bool((self.positions == self.ids.shape[1] - 1).all()):
+            raise ModelError("a prompt goes on after the position that predicts its answer")
+
+    def __call__(self, rows: Tensor, layers: Tensor, prompts: Tensor) -> Tensor:
+        """Objective of each row: ``[row]`` (parameters as in `PlainForward`)."""
+        return objective_value(self.logits(rows, layers, prompts), self.answers[prompts], self.objective)
+
+    def clean(self) -> Tensor:
+        """Objective of each prompt with nothing replaced: ``[prompt]``."""
+        return objective_value(self.recording.logits, self.answers, self.objective)
+
+    @property
+    def activations(self) -> Tensor:
+        """``[prompt, layer, neuron]`` at the answer position, from the clean pass."""
+        return self.recording.activations
+
+    def logits(self, rows: Tensor, layers: Tensor, prompts: Tensor) -> Tensor:
+        """Logits at the answer position of each row: ``[row, vocabulary]``."""
+        order = layers.argsort(stable=True)
+        recording = self.recording
+        with self.model.running(self.positions):
+            hidden = self._blocks(rows[order].to(self.model.dtype), layers[order], prompts[order])
+            logits = self._tail(hidden, recording.packs)
+        return logits[order.argsort()]
+
+    @cached_property
+    def recording(self) -> Recording:
+        """The clean pass, run once."""
+        return Recorder(self.model, self.blocks).record(self.ids, self.positions, self.running)
+
+    @cached_property
+    def causal(self) -> bool:
+        return self.model.kind == "causal"
+
+    @cached_property
+    def ids(self) -> Tensor:
+        return self.batch.input_ids
+
+    @cached_property
+    def positions(self) -> Tensor:
+        return self.batch.positions
+
+    @cached_property
+    def answers(self) -> Tensor:
+        return self.batch.answers
+
+    @cached_property
+    def blocks(self) -> list[nn.Module]:
+        return find_blocks(self.model)
+
+    @cached_property
+    def ffn_inputs(self) -> list[list[nn.Module]]:
+        return [find_ffn_inputs(block, self.model.n_neurons) for block in self.blocks]
+
+    def _blocks(self, rows: Tensor, layers: Tensor, prompts: Tensor) -> Tensor:
+        """Run rows, sorted by layer, through the blocks: hidden states at the answer position ``[row, 1, hidden]``."""
+        recording, running = self.recording, self.running
+        counts = torch.bincount(layers, minlength=self.model.n_layers).tolist()
+        hidden = recording.inputs[0][:0]
+        done = 0
+        for layer in range(int(layers[0]), self.model.n_layers):
+            new = slice(done, done + counts[layer])
+            running.layer, running.inside, running.entering = layer, done, rows[new]
+            done += counts[layer]
+            running.prompts = prompts[:done]
+            args, kwargs = recording.calls[layer]
+            states = torch.cat([hidden, recording.inputs[layer][prompts[new]]])
+            with self._hooked(layer):
+                output = self.blocks[layer](states, *args, **_for_rows(kwargs, done))
+            hidden = output[0] if isinstance(output, tuple) else output
+        if self.causal:
+            return hidden
+        return hidden[torch.arange(done, device=hidden.device), self.positions[prompts]].unsqueeze(1)
+
+    def _tail(self, hidden: Tensor, packs: list[int]) -> Tensor:
+        """Final norm and head on ``[row, 1, hidden]``, by the model's own forward with its blocks left out."""
+
+        def leave_out(layer: int) -> Callable[..., Any]:
+            def forward(states: Tensor, *_: Any, **__: Any) -> Any:
+                return pack(hidden if layer == len(packs) - 1 else states, packs[layer])
+
+            return forward
+
+        ids = self.ids[:1, -1:].expand(len(hidden), 1)
+        extra = {"use_cache": False} if self.causal else {}
+        with replaced(self.blocks, [leave_out(layer) for layer in range(len(packs))]):
+            output = self.model.model(input_ids=ids, attention_mask=torch.ones_like(ids), **extra)
+        return at_least_float32(output.logits[:, 0])
+
+    @contextmanager
+    def _hooked(self, layer: int) -> Iterator[None]:
+        with ExitStack() as stack:
+            for module in self.ffn_inputs[layer]:
+                stack.callback(module.register_forward_pre_hook(self._enter_ffn).remove)
+            site = self.model.sites[layer]
+            stack.callback(site.register_forward_pre_hook(self._put_rows).remove)
+            stack.callback(site.register_forward_hook(self._leave_ffn).remove)
+            yield
+
+    def _enter_ffn(self, _: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Before the feed-forward block: keep only the tokens that must be computed, ``[token, hidden]``.
+
+        Entering rows bring their activation with them, and in the last block only the answer position matters.
+        """
+        states, running = inputs[0], self.running
+        kept = states.reshape(len(running.prompts), -1, states.shape[-1])[: running.inside]
+        if running.layer == self.model.n_layers - 1:
+            kept = kept[torch.arange(running.inside, device=kept.device), self._at[: running.inside]]
+        return (kept.reshape(-1, kept.shape[-1]), *inputs[1:])
+
+    def _put_rows(self, _: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Before the output linear: the activations that were computed, then those of the entering rows."""
+        vectors, running = inputs[0], self.running
+        if self.ffn_inputs[running.layer]:
+            return (torch.cat([vectors, running.entering]), *inputs[1:])
+        full = vectors.reshape(len(running.prompts), -1, vectors.shape[-1]).clone()
+        entering = torch.arange(running.inside, len(full), device=full.device)
+        full[entering, self._at[running.inside :]] = running.entering
+        return (full.view(vectors.shape), *inputs[1:])
+
+    def _leave_ffn(self, _: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        """After the output linear: back to ``[row, token, hidden]``, with clean values where nothing has changed."""
+        running, recording = self.running, self.recording
+        if not self.ffn_inputs[running.layer]:
+            return None
+        inside, tokens, width = running.inside, recording.inputs[0].shape[1], output.shape[-1]
+        if tokens == 1 or running.layer == self.model.n_layers - 1:
+            full = output[:, None].expand(-1, tokens, -1)
+        else:
+            old = output[: inside * tokens].view(inside, tokens, width)
+            new = recording.written[running.layer][running.prompts[inside:]]
+            index = self._at[inside:, None, None].expand(-1, 1, width)
+            full = torch.cat([old, new.scatter(1, index, output[inside * tokens :, None])])
+        return full.reshape(-1, width) if recording.flat else full
+
+    @property
+    def _at(self) -> Tensor:
+        """Answer position of each running row within the tokens it has."""
+        at = self.positions[self.running.prompts]
+        return torch.zeros_like(at) if self.causal else at
+
+
+def _for_rows(kwargs: dict[str, Any], n_rows: int) -> dict[str, Any]:
+    """A block's arguments for a batch of one, as they are for ``n_rows``: all broadcast but ALiBi's, which is flat."""
+    alibi = kwargs.get("alibi")
+    return kwargs if alibi is None else kwargs | {"alibi": alibi.repeat(n_rows, *[1] * (alibi.ndim - 1))}

@@ -1,0 +1,315 @@
+"""The wave against the plain path: every architecture, mixed lengths, values, gradients and ablations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+
+from kn_attrib import NeuronModel, load_model, score, suppress
+from kn_attrib.architectures import ARCHITECTURES, Architecture
+from kn_attrib.compute import Compute
+from kn_attrib.facts import FactSet
+from kn_attrib.forward import PlainForward
+from kn_attrib.guards import PlainPathWarning, verdict_of
+from kn_attrib.methods import Ablation, IntegratedGradients
+from kn_attrib.objective import RowObjective, objective_function
+from kn_attrib.prompts import Batch
+from kn_attrib.wave import WaveForward
+
+LLAMA_LIKE = "model.layers.{i}.mlp.down_proj"
+GPT_LIKE = "transformer.h.{i}.mlp."
+SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
+GROUPED = SMALL | {"num_key_value_heads": 2, "head_dim": 8, "pad_token_id": None}
+GPT = {"n_embd": 32, "n_inner": 48, "n_layer": 3, "n_head": 4, "n_positions": 32}
+
+# model type -> (path of the feed-forward output linear, config)
+MASKED: dict[str, tuple[str, dict[str, Any]]] = {
+    "bert": ("bert.encoder.layer.{i}.output.dense", SMALL),
+    "roberta": ("roberta.encoder.layer.{i}.output.dense", SMALL | {"max_position_embeddings": 40}),
+    "distilbert": (
+        "distilbert.transformer.layer.{i}.ffn.lin2",
+        {"dim": 32, "hidden_dim": 48, "n_layers": 3, "n_heads": 4},
+    ),
+    "electra": ("electra.encoder.layer.{i}.output.dense", SMALL | {"embedding_size": 16}),
+    "mpnet": ("mpnet.encoder.layer.{i}.output.dense", SMALL),
+    "deberta": ("deberta.encoder.layer.{i}.output.dense", SMALL),
+    "deberta-v2": (
+        "deberta.encoder.layer.{i}.output.dense",
+        SMALL | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8},
+    ),
+    "modernbert": ("model.layers.{i}.mlp.Wo", SMALL | {"local_attention": 6, "global_attn_every_n_layers": 2}),
+}
+CAUSAL: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2": (GPT_LIKE + "c_proj", GPT),
+    "gpt_neo": (
+        GPT_LIKE + "c_proj",
+        {"hidden_size": 32, "intermediate_size": 48, "num_layers": 4, "num_heads": 4, "window_size": 4,
+         "attention_types": [[["global", "local"], 2]]},
+    ),
+    "gptj": (GPT_LIKE + "fc_out", GPT | {"rotary_dim": 4}),
+    "codegen": (GPT_LIKE + "fc_out", GPT | {"rotary_dim": 4}),
+    "gpt_neox": ("gpt_neox.layers.{i}.mlp.dense_4h_to_h", SMALL),
+    "bloom": (GPT_LIKE + "dense_4h_to_h", {"hidden_size": 32, "n_layer": 3, "n_head": 4}),
+    "falcon": (GPT_LIKE + "dense_4h_to_h", SMALL | {"ffn_hidden_size": 48, "alibi": False}),
+    "mpt": ("transformer.blocks.{i}.ffn.down_proj", {"d_model": 32, "n_heads": 4, "n_layers": 3}),
+    "opt": (
+        "model.decoder.layers.{i}.fc2",
+        {"hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
+         "word_embed_proj_dim": 32},
+    ),
+    "llama": (LLAMA_LIKE, GROUPED),
+    "mistral": (LLAMA_LIKE, GROUPED | {"sliding_window": 5}),
+    "qwen2": (LLAMA_LIKE, GROUPED),
+    "qwen3": (LLAMA_LIKE, GROUPED),
+    "gemma": (LLAMA_LIKE, GROUPED),
+    "gemma2": (LLAMA_LIKE, GROUPED | {"sliding_window": 5}),
+    "gemma3_text": (LLAMA_LIKE, GROUPED | {"sliding_window": 5}),
+    "phi": ("model.layers.{i}.mlp.fc2", SMALL),
+    "phi3": (LLAMA_LIKE, SMALL | {"num_key_value_heads": 2, "pad_token_id": None}),
+    "stablelm": (LLAMA_LIKE, GROUPED),
+    "olmo2": (LLAMA_LIKE, GROUPED),
+    "cohere": (LLAMA_LIKE, GROUPED),
+}  # fmt: skip
+
+
+def tiny_model(model_type: str, vocabulary: int, seed: int = 0, **settings: Any) -> PreTrainedModel:
+    """A random model of a type, with weights large enough for its activations to matter."""
+    masked = model_type in MASKED
+    config = (MASKED if masked else CAUSAL)[model_type][1]
+    special = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0} | config
+    torch.manual_seed(seed)
+    factory: Any = AutoModelForMaskedLM if masked else AutoModelForCausalLM
+    model: PreTrainedModel = factory.from_config(
+        AutoConfig.for_model(model_type, **({"vocab_size": vocabulary} | special | settings))
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.3)
+    return model.eval()  # type: ignore[no-any-return]
+
+
+TYPES = [*MASKED, *CAUSAL]
+LIMITS = {"float64": 1e-9, "float32": 1e-4}
+# Plain cannot yet run these, so there is nothing to compare with.
+PLAIN_CANNOT = {"opt"} if "opt" not in ARCHITECTURES else set()
+
+Loader = Callable[..., NeuronModel]
+
+
+@pytest.fixture
+def load_type(monkeypatch: pytest.MonkeyPatch, tokenizers: dict[str, PreTrainedTokenizerFast]) -> Loader:
+    """Loads a tiny random model of a type, which the table learns for the test if it does not know it."""
+
+    def load(model_type: str, dtype: str = "float64", attention: str = "sdpa", **settings: Any) -> NeuronModel:
+        path, _ = (MASKED | CAUSAL)[model_type]
+        if model_type in PLAIN_CANNOT:
+            pytest.skip(f"the plain path does not run {model_type} yet")
+        if model_type not in ARCHITECTURES:
+            monkeypatch.setitem(ARCHITECTURES, model_type, Architecture(model_type, path))
+        tokenizer = tokenizers["masked" if model_type in MASKED else "causal"]
+        model = tiny_model(model_type, len(tokenizer))
+        if attention == "eager":
+            model.set_attn_implementation("eager")
+        return load_model((model, tokenizer), dtype=dtype, **settings)
+
+    return load
+
+
+def distance(ours: Tensor, theirs: Tensor) -> float:
+    return float((ours - theirs).norm() / theirs.norm())
+
+
+def batches_of(model: NeuronModel, facts: FactSet) -> list[Batch]:
+    found = [batch for _, batch in model.batches(model.encode(facts).prompts)]
+    assert len({batch.input_ids.shape[1] for batch in found}) > 1
+    return found
+
+
+def random_rows(model: NeuronModel, batch: Batch, n: int = 24) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    layers = torch.randint(model.n_layers, (n,), generator=generator)
+    prompts = torch.randint(len(batch), (n,), generator=generator)
+    noise = torch.randn(n, model.n_neurons, generator=generator, dtype=torch.float64).to(model.dtype)
+    rows = model.record(batch)[prompts, layers]
+    return rows * 0.7 + 0.3 * noise * rows.abs().mean(), layers, prompts
+
+
+@pytest.mark.parametrize("dtype", LIMITS)
+@pytest.mark.parametrize("model_type", TYPES)
+def test_wave_equals_plain(model_type: str, dtype: str, load_type: Loader, facts: FactSet) -> None:
+    model = load_type(model_type, dtype)
+    for batch in batches_of(model, facts):
+        rows, layers, prompts = random_rows(model, batch)
+        wave, plain = (RowObjective(f(model, batch, "logprob"), 10**9) for f in (WaveForward, PlainForward))
+        assert distance(wave.activations, plain.activations) < LIMITS[dtype]
+        assert distance(wave.clean(), plain.clean()) < LIMITS[dtype]
+        ours, theirs = (f.evaluate(rows, layers, prompts, gradient=True) for f in (wave, plain))
+        assert distance(ours[0], theirs[0]) < LIMITS[dtype]
+        assert ours[1] is not None
+        assert theirs[1] is not None
+        assert distance(ours[1], theirs[1]) < LIMITS[dtype]
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_every_type_passes_its_guards_and_scores_as_on_the_plain_path(
+    model_type: str, load_type: Loader, facts: FactSet
+) -> None:
+    fast, plain = load_type(model_type), load_type(model_type, engine="plain")
+    some = facts[:1]
+    for scorer in (IntegratedGradients(steps=3), Ablation(objective="logprob", max_rows=50)):
+        found, expected = score(fast, some, scorer).values, score(plain, some, scorer).values
+        assert distance(found, expected) < 1e-9
+    assert verdict_of(plain) is None
+    verdict = verdict_of(fast)
+    assert verdict is not None
+    assert verdict.reason == ""
+
+
+@pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama", "gemma2", "gpt_neox"])
+def test_eager_attention_serves_as_well(model_type: str, load_type: Loader, facts: FactSet) -> None:
+    model = load_type(model_type, attention="eager")
+    for batch in batches_of(model, facts):
+        rows = random_rows(model, batch)
+        assert distance(WaveForward(model, batch)(*rows), PlainForward(model, batch)(*rows)) < 1e-9
+
+
+@pytest.mark.parametrize("settings", [{"alibi": True}, {"new_decoder_architecture": True}])
+def test_other_falcons(settings: dict[str, Any], load_type: Loader, facts: FactSet, monkeypatch: Any) -> None:
+    monkeypatch.setitem(CAUSAL, "falcon", (CAUSAL["falcon"][0], CAUSAL["falcon"][1] | settings))
+    model = load_type("falcon")
+    for batch in batches_of(model, facts):
+        rows = random_rows(model, batch)
+        assert distance(WaveForward(model, batch)(*rows), PlainForward(model, batch)(*rows)) < 1e-9
+
+
+def test_a_model_without_a_recognised_ffn_input_still_runs(
+    tiny: NeuronModel, facts: FactSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kn_attrib.wave.find_ffn_inputs", lambda *_: [])
+    for batch in batches_of(tiny, facts):
+        rows = random_rows(tiny, batch)
+        assert distance(WaveForward(tiny, batch)(*rows), PlainForward(tiny, batch)(*rows)) < 1e-9
+
+
+def test_a_prompt_of_one_token_has_no_prefix(load_tiny: Loader, facts: FactSet) -> None:
+    model = load_tiny("causal")
+    prompt = model.encode(facts).prompts[0]
+    batch = Batch((replace(prompt, input_ids=prompt.input_ids[-1:], position=0),))
+    rows = random_rows(model, batch)
+    assert distance(WaveForward(model, batch)(*rows), PlainForward(model, batch)(*rows)) < 1e-9
+
+
+# -- guards ------------------------------------------------------------------------------------------------------------
+
+
+def with_something_between_blocks(model: NeuronModel) -> NeuronModel:
+    """A BERT that adds to the stream between its blocks, where a wave does not look."""
+    encoder: Any = model.model.get_submodule("bert.encoder")
+
+    def forward(
+        hidden_states: Tensor, attention_mask: Tensor | None = None, **_: Any
+    ) -> BaseModelOutputWithPastAndCrossAttentions:
+        for block in encoder.layer:
+            output = block(hidden_states, attention_mask)
+            hidden_states = (output[0] if isinstance(output, tuple) else output) + 0.1 * hidden_states
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=hidden_states)
+
+    encoder.forward = forward
+    return model
+
+
+def test_a_model_that_fails_a_guard_is_run_on_the_plain_path_with_one_warning(
+    load_tiny: Loader, facts: FactSet
+) -> None:
+    model = with_something_between_blocks(load_tiny("masked"))
+    with pytest.warns(PlainPathWarning, match="type 'bert'.*differ from the plain path by") as caught:
+        found = score(model, facts, IntegratedGradients(steps=3))
+    assert len(caught) == 1
+    model.compute = Compute(engine="plain")
+    assert torch.equal(found.values, score(model, facts, IntegratedGradients(steps=3)).values)
+
+
+def test_layers_that_share_a_module_are_run_on_the_plain_path(load_tiny: Loader, facts: FactSet) -> None:
+    model = load_tiny("masked")
+    blocks: Any = model.model.get_submodule("bert.encoder.layer")
+    blocks[1] = blocks[2]
+    model.sites[1] = model.sites[2]
+    with pytest.warns(PlainPathWarning, match="layers share one module") as caught:
+        objective_function(model, batches_of(model, facts)[0])
+    assert len(caught) == 1
+    assert not objective_function(model, batches_of(model, facts)[1]).is_wave
+
+
+def test_arguments_of_one_prompt_do_not_serve_for_another(load_tiny: Loader, facts: FactSet) -> None:
+    """A block that is handed something of its prompt: the probe sees the first prompt's only."""
+    model = load_tiny("causal")
+    body: Any = model.model.get_submodule("transformer")
+    inner = body.h[1].forward
+    seen: list[Tensor] = []
+
+    def remember(_: nn.Module, ids: tuple[Tensor, ...]) -> None:
+        seen[:] = [ids[0]]
+
+    def forward(states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        ids = seen[0][:, -1:, None].to(states)
+        return inner(states + (ids if len(ids) == len(states) else ids[:1]), *args, **kwargs)
+
+    body.wte.register_forward_pre_hook(remember)
+    body.h[1].forward = forward
+    # Hooks of someone else are a reason of their own for the plain path, and none for a warning.
+    assert not objective_function(model, batches_of(model, facts)[0]).is_wave
+    assert verdict_of(model) is None
+
+
+def test_lengths_are_checked_one_by_one(load_tiny: Loader, facts: FactSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_tiny("causal")
+    first, second = batches_of(model, facts)[:2]
+    assert objective_function(model, first).is_wave
+    monkeypatch.setattr("kn_attrib.guards.check_clean", lambda _: "unmodified rows of layers [1] do not")
+    assert objective_function(model, first).is_wave
+    with pytest.warns(PlainPathWarning, match=r"unmodified rows of layers \[1\] do not"):
+        assert not objective_function(model, second).is_wave
+    assert not objective_function(model, first).is_wave
+
+
+def test_under_an_intervention_scores_are_those_of_the_plain_path(tiny: NeuronModel, facts: FactSet) -> None:
+    neurons = [(0, 3), (1, 7), (2, 40)]
+    intact = score(tiny, facts[0], IntegratedGradients(steps=3)).values
+    with suppress(tiny, neurons):
+        found = score(tiny, facts[0], IntegratedGradients(steps=3)).values
+        tiny.compute = Compute(engine="plain")
+        assert torch.equal(found, score(tiny, facts[0], IntegratedGradients(steps=3)).values)
+    assert distance(found, intact) > 1e-3
+
+
+def test_a_wave_leaves_no_trace_after_an_exception(
+    tiny: NeuronModel, facts: FactSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = batches_of(tiny, facts)[0]
+    wave, rows = WaveForward(tiny, batch), random_rows(tiny, batch)
+    wave(*rows)
+
+    def fail(_: Tensor) -> Tensor:
+        raise RuntimeError("site fails")
+
+    monkeypatch.setattr(tiny.sites[1], "forward", fail)
+    with pytest.raises(RuntimeError, match="site fails"):
+        wave(*rows)
+    monkeypatch.undo()
+    assert not any("forward" in m.__dict__ for m in tiny.model.modules())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in tiny.model.modules())
+    assert all(p.requires_grad for p in tiny.model.parameters())
