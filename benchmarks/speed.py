@@ -226,7 +226,7 @@ def table(rows: list[Row], where: str, reference: int) -> str:
         "",
         "Seconds per prompt for all layers (CPU time of the process, least of the repeats; on GPUs wall time). Ratios",
         "are to the first contestant of the same workload in the same run; the machine was shared with other work, so",
-        f"read ratios and not seconds. Errors are relative L2 against Gauss-{reference} in float64 on the measured layers.",
+        f"read ratios, not seconds. Errors are relative L2 against Gauss-{reference} in float64 on the measured layers.",
         "",
         "| work | shape | tokens | prompts a call | contestant | measured on | s / prompt | ratio | error |",
         "|---|---|---|---|---|---|---|---|---|",

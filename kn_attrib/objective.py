@@ -44,6 +44,7 @@ class RowObjective:
 
     @property
     def is_wave(self) -> bool:
+        """Whether the fast path answers."""
         return isinstance(self.forward, WaveForward)
 
     @property

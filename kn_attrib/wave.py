@@ -89,10 +89,12 @@ class WaveForward:
 
     @cached_property
     def causal(self) -> bool:
+        """Only the answer token of a row can change."""
         return self.model.kind == "causal"
 
     @cached_property
     def ids(self) -> Tensor:
+        """Token ids of the batch: ``[prompt, token]``."""
         return self.batch.input_ids
 
     @cached_property
@@ -105,10 +107,12 @@ class WaveForward:
 
     @cached_property
     def blocks(self) -> list[nn.Module]:
+        """The model's blocks, one per layer."""
         return find_blocks(self.model)
 
     @cached_property
     def ffn_inputs(self) -> list[list[nn.Module]]:
+        """Modules of each block that read what its feed-forward block reads."""
         return [find_ffn_inputs(block, self.model.n_neurons) for block in self.blocks]
 
     def _blocks(self, rows: Tensor, layers: Tensor, prompts: Tensor) -> Tensor:

@@ -167,7 +167,7 @@ LOOSE = {"bloom": 1e-7}
 """BLOOM writes its GELU with a constant of eight digits."""
 
 
-ON_PLAIN = {"albert": "its layers share one module"} | dict.fromkeys(
+ON_PLAIN = {"albert": "its layers share one module", "xglm": "Attention mask should be of size"} | dict.fromkeys(
     ("t5", "t5, gated", "mt5", "bart"), "an encoder-decoder"
 )
 """Types that the wave cannot run through, and why."""

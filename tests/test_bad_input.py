@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from torch import Tensor
-from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from kn_attrib import Attribution, Batch, Fact, FactSet, NeuronModel, Scorer, compare, load_facts, load_model, score
@@ -79,19 +79,11 @@ def test_model_without_a_language_model_head(
     model, tokenizer = make_tiny_bert()
     model.bert.save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
-    said = r"BertModel\)? has no masked or causal language-model head.*expected a class such as BertForMaskedLM"
+    said = r"BertModel\)? has no masked, causal or encoder-decoder language-model head.*a class such as BertForMaskedLM"
     with pytest.raises(ModelError, match=rf"base' \({said}"):
         load_model(tmp_path / "base")
     with pytest.raises(ModelError, match=f"^{said}"):
         load_model((model.bert, tokenizer))
-
-
-def test_model_type_that_is_not_supported(tokenizers: dict[str, PreTrainedTokenizerFast]) -> None:
-    config = OPTConfig(vocab_size=40, hidden_size=8, num_hidden_layers=1, ffn_dim=8, num_attention_heads=2,
-                       max_position_embeddings=16, word_embed_proj_dim=8)  # fmt: skip
-    config.model_type = "nonsense"  # type: ignore[misc]
-    with pytest.raises(ModelError, match=r"model type 'nonsense' \(OPTForCausalLM\) is not supported yet.*bert.*gpt2"):
-        load_model((OPTForCausalLM(config), tokenizers["causal"]))
 
 
 def test_folder_of_a_model_that_is_damaged(saved_bert: Path, tmp_path: Path) -> None:
@@ -196,24 +188,24 @@ def test_answer_that_becomes_unk(bert: NeuronModel) -> None:
 
 
 def test_facts_that_cannot_be_asked_are_said_counted_and_skipped(bert: NeuronModel, facts: FactSet) -> None:
-    several = fact(answer="Paris Rome", name="several")
+    foreign = fact(answer="Lutetia", name="foreign")
     with pytest.warns(
-        SkippedPromptWarning, match=r"1 of 21 prompts were left out; the first: fact 'several'.*2 tokens"
+        SkippedPromptWarning, match=r"1 of 21 prompts were left out.*fact 'foreign'.*does not know the answer 'Lutetia'"
     ):
-        scores = score(bert, [*facts, several], "random")
+        scores = score(bert, [*facts, foreign], "random")
     assert scores.fact_ids == tuple(f.id for f in facts)
-    compared = compare(bert, [*facts, several], ["random"], keep=["unknown"], budgets=(), progress=False)
-    row = compared.facts.set_index("fact").loc["several"]
+    compared = compare(bert, [*facts, foreign], ["random"], keep=["unknown"], budgets=(), progress=False)
+    row = compared.facts.set_index("fact").loc["foreign"]
     assert (row.status, row.skipped) == ("unusable", 2)
-    assert "answers of several tokens are not supported yet" in row.skip_reason
+    assert "does not know the answer" in row.skip_reason
 
 
 def test_nothing_left_to_ask(bert: NeuronModel) -> None:
-    several = fact(answer="Paris Rome")
-    with pytest.raises(PromptError, match="answers of several tokens are not supported yet"):
-        score(bert, several, "random")
-    with pytest.raises(FactError, match=r"none of the 1 facts can be judged on .*unusable.*2 tokens"):
-        compare(bert, [several], ["random"], progress=False)
+    foreign = fact(answer="Lutetia")
+    with pytest.raises(PromptError, match="does not know the answer 'Lutetia'"):
+        score(bert, foreign, "random")
+    with pytest.raises(FactError, match=r"none of the 1 facts can be judged on .*unusable.*'Lutetia'"):
+        compare(bert, [foreign], ["random"], progress=False)
 
 
 def test_no_fact_is_known(bert: NeuronModel, facts: FactSet) -> None:

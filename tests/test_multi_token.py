@@ -37,6 +37,9 @@ FACT = Fact(
 )  # fmt: skip
 FAMILIES = ("bert", "gpt2", "llama", "t5", "t5 without sentinels", "bart")
 
+# Encoder-decoders are run on the plain path, which is said each time.
+pytestmark = pytest.mark.filterwarnings("ignore::kn_attrib.guards.PlainPathWarning")
+
 
 def llama(tokenizers: Tokenizers) -> Any:
     config = LlamaConfig(

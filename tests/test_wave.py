@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from transformers import (
+    AlbertConfig,
+    AlbertForMaskedLM,
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
@@ -243,12 +245,14 @@ def test_a_model_that_fails_a_guard_is_run_on_the_plain_path_with_one_warning(
     assert torch.equal(found.values, score(model, facts, IntegratedGradients(steps=3)).values)
 
 
-def test_layers_that_share_a_module_are_run_on_the_plain_path(load_tiny: Loader, facts: FactSet) -> None:
-    model = load_tiny("masked")
-    blocks: Any = model.model.get_submodule("bert.encoder.layer")
-    blocks[1] = blocks[2]
-    model.sites[1] = model.sites[2]
-    with pytest.warns(PlainPathWarning, match="layers share one module") as caught:
+def test_layers_that_share_a_module_are_run_on_the_plain_path(
+    make_tiny_bert: Callable[[], tuple[Any, Any]], facts: FactSet
+) -> None:
+    _, tokenizer = make_tiny_bert()
+    size = {"hidden_size": 16, "embedding_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+    albert = AlbertForMaskedLM(AlbertConfig(vocab_size=len(tokenizer), intermediate_size=24, **size))  # type: ignore[arg-type]
+    model = load_model((albert, tokenizer))
+    with pytest.warns(PlainPathWarning, match=r"type 'albert'.*layers share one module") as caught:
         objective_function(model, batches_of(model, facts)[0])
     assert len(caught) == 1
     assert not objective_function(model, batches_of(model, facts)[1]).is_wave
