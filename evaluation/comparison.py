@@ -20,7 +20,7 @@ FRAMES = ("rows", "facts", "neurons")
 CELL = ["method", "selection", "neurons", "intervention", "group", "metric"]
 HEADLINE = "relative_change"
 WHOLE_FFN = "whole_ffn"
-NO_CLAIM_BELOW = 0.25
+NO_CLAIM_BELOW = 0.20
 """If removing every feed-forward neuron at the answer position costs less than this share of the answer's probability
 (upper end of the interval), single neurons cannot be said to carry facts in this model."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -17,6 +17,20 @@ from kn_attrib.errors import ConfigError, unknown
 Engine = Literal["auto", "plain"]
 PRECISIONS = {"highest": "highest", "tf32": "high", "medium": "medium"}
 SHARE_OF_FREE_MEMORY = 0.4
+
+
+@dataclass
+class Verdict:
+    """What the guards of the wave found about a model.
+
+    Attributes
+    ----------
+    reason : why the wave may not be used; empty if it may.
+    lengths : numbers of tokens for which unmodified rows have given back the clean answer.
+    """
+
+    reason: str = ""
+    lengths: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field, replace
-from weakref import WeakKeyDictionary
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from kn_attrib.compute import full_precision
+from kn_attrib.compute import Verdict, full_precision
 from kn_attrib.errors import ModelError
 from kn_attrib.forward import PlainForward
 from kn_attrib.model import NeuronModel, Objective
@@ -25,31 +24,14 @@ class PlainPathWarning(UserWarning):
     """A model is run on the plain path: right, but slow."""
 
 
-@dataclass
-class Verdict:
-    """What the guards found about a model.
-
-    Attributes
-    ----------
-    reason : why the wave may not be used; empty if it may.
-    lengths : numbers of tokens for which unmodified rows have given back the clean answer.
-    """
-
-    reason: str = ""
-    lengths: set[int] = field(default_factory=set)
-
-
-_VERDICTS: WeakKeyDictionary[NeuronModel, Verdict] = WeakKeyDictionary()
-
-
 def wave_or_none(model: NeuronModel, batch: Batch, objective: Objective) -> WaveForward | None:
     """The wave over a batch if its guards pass for the model, else None with one warning per model."""
     if model.compute.engine == "plain" or _is_hooked(model):
         return None
-    verdict = _VERDICTS.get(model)
+    verdict = model.verdict
     if verdict is None:
         with full_precision():
-            verdict = _VERDICTS[model] = Verdict(check_rows(model, batch))
+            verdict = model.verdict = Verdict(check_rows(model, batch))
         _warn(model, verdict)
     if verdict.reason:
         return None
@@ -64,11 +46,6 @@ def wave_or_none(model: NeuronModel, batch: Batch, objective: Objective) -> Wave
         verdict.lengths.add(length)
         _warn(model, verdict)
     return None if verdict.reason else wave
-
-
-def verdict_of(model: NeuronModel) -> Verdict | None:
-    """What the guards found about a model so far; None before its first use."""
-    return _VERDICTS.get(model)
 
 
 def check_rows(model: NeuronModel, batch: Batch) -> str:

@@ -33,12 +33,12 @@ class IntegratedGradients(Scorer):
     Parameters
     ----------
     steps : number of nodes of a fixed rule; naming it without a rule chooses ``"gausslegendre"``.
-    rule : ``"adaptive"`` (Gauss-Legendre with 4 nodes, then 12, then 32, only for those prompts and layers whose
-        completeness gap is still larger than the tolerance), ``"gausslegendre"``, ``"riemann_left"``,
+    rule : ``"adaptive"`` (Gauss-Legendre with 4 nodes, then 12, 32, 96 and 288 only for those prompts and layers
+        whose completeness gap is still larger than the tolerance), ``"gausslegendre"``, ``"riemann_left"``,
         ``"riemann_right"``, ``"riemann_middle"``, ``"riemann_trapezoid"``, or ``"linspace"`` (nodes k/(n−1), equal
         weights 1/n: not exact in the limit of few nodes, kept to reproduce published numbers).
-    tolerance : largest completeness gap that the adaptive rule accepts, as a share of ``|f_l(a) − f_l(0)|``. What 32
-        nodes do not reach is left as it is: the gap in the scores tells.
+    tolerance : largest completeness gap that the adaptive rule accepts, as a share of ``|f_l(a) − f_l(0)|``. What the
+        last rule does not reach is left as it is: the gap in the scores tells.
     objective : ``"prob"``, ``"logprob"``, ``"logit"`` or ``"logodds"``.
     max_rows : most rows (prompts × layers × nodes) held at a time; memory is kept by the model's budget.
 

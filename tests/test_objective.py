@@ -119,7 +119,7 @@ def test_adaptive_rule_meets_its_tolerance(tiny: NeuronModel, facts: FactSet, to
     assert scores.gap is not None
     assert scores.difference is not None
     met = scores.gap.abs() <= tolerance * scores.difference.abs() + 1e-12
-    # What 32 nodes do not reach is left as it is, and told.
+    # What the last rule does not reach is left as it is, and told.
     for_32 = score(tiny, facts, IntegratedGradients(steps=32)).values
     assert torch.allclose(scores.values[~met], for_32[~met], atol=1e-12)
     assert met.double().mean() > 0.9

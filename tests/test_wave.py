@@ -25,7 +25,7 @@ from kn_attrib.architectures import ARCHITECTURES, Architecture
 from kn_attrib.compute import Compute
 from kn_attrib.facts import FactSet
 from kn_attrib.forward import PlainForward
-from kn_attrib.guards import PlainPathWarning, verdict_of
+from kn_attrib.guards import PlainPathWarning
 from kn_attrib.methods import Ablation, IntegratedGradients
 from kn_attrib.objective import RowObjective, objective_function
 from kn_attrib.prompts import Batch
@@ -175,8 +175,8 @@ def test_every_type_passes_its_guards_and_scores_as_on_the_plain_path(
     for scorer in (IntegratedGradients(steps=3), Ablation(objective="logprob", max_rows=50)):
         found, expected = score(fast, some, scorer).values, score(plain, some, scorer).values
         assert distance(found, expected) < 1e-9
-    assert verdict_of(plain) is None
-    verdict = verdict_of(fast)
+    assert plain.verdict is None
+    verdict = fast.verdict
     assert verdict is not None
     assert verdict.reason == ""
 
@@ -276,7 +276,7 @@ def test_arguments_of_one_prompt_do_not_serve_for_another(load_tiny: Loader, fac
     body.h[1].forward = forward
     # Hooks of someone else are a reason of their own for the plain path, and none for a warning.
     assert not objective_function(model, batches_of(model, facts)[0]).is_wave
-    assert verdict_of(model) is None
+    assert model.verdict is None
 
 
 def test_lengths_are_checked_one_by_one(load_tiny: Loader, facts: FactSet, monkeypatch: pytest.MonkeyPatch) -> None:

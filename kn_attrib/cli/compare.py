@@ -90,13 +90,16 @@ def _publish(comparison: Comparison, out: Path) -> None:
         f"{comparison.manifest['seconds']:.0f} s."
     )
     left_out = comparison.facts.status.value_counts().drop("used", errors="ignore")
-    typer.echo("Left out: " + (", ".join(f"{n} {status}" for status, n in left_out.items()) or "none") + ".")
+    named = {"limit": "beyond --limit (they serve as controls)"}
+    found = ", ".join(f"{n} {named.get(status, status)}" for status, n in left_out.items())
+    typer.echo(f"Left out: {found or 'none'}.")
     texts = comparison.manifest["facts"].get("left_out_texts", {})
     if texts:
         typer.echo("Texts left out: " + ", ".join(f"{n} ({cause})" for cause, n in texts.items()) + ".")
     typer.echo(comparison.verdict() + "\n")
     for intervention, what in (("suppress", "suppressed"), ("amplify", "amplified")):
-        title = f"Relative change of p(answer), refined neurons {what}: mean [95 % interval]"
-        options.show_frame(comparison.table(intervention), title)
+        title = f"Relative change of p(answer) in %, refined neurons {what}: mean [95 % interval]"
+        # The unit is in the title: a terminal has no room for it in every cell.
+        options.show_frame(comparison.table(intervention).replace(" %", "", regex=True), title)
         typer.echo("")
     typer.echo(f"Rows, figures and manifest: {out}\nReport: {report}")

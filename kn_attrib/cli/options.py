@@ -97,14 +97,18 @@ def open_facts(source: str, relations: str) -> FactSet:
     return facts.of(*split(relations)) if relations else facts
 
 
+WIDTH = 180
+"""Columns of text when nobody can say how wide the screen is."""
+
+
 def show(rows: Iterable[Iterable[object]], columns: Iterable[str], title: str = "") -> None:
     """Print a table."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold", no_wrap=i == 0)
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
-    console = Console(width=None if Console().is_terminal else 160, markup=False, highlight=False)
+    console = Console(width=None if Console().is_terminal else WIDTH, markup=False, highlight=False)
     if title:
         # Not the table's own title, which is broken into lines of the table's width.
         console.print(title, style="italic", soft_wrap=True)
