@@ -7,7 +7,7 @@ DEPENDENCIES := setup.cfg pyproject.toml constraints.txt
 .PHONY: demo test bench lint types zoo clean
 
 demo: .venv/installed
-	$(BIN)/kn-attrib compare --out runs/demo --overwrite
+	$(BIN)/kn-attrib compare --max-prompts 6 --out runs/demo --overwrite
 
 test: .venv/installed-test lint types
 	$(BIN)/python -m pytest -n 2

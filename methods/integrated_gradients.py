@@ -33,7 +33,7 @@ class IntegratedGradients(Scorer):
     Parameters
     ----------
     steps : number of nodes of a fixed rule; naming it without a rule chooses ``"gausslegendre"``.
-    rule : ``"adaptive"`` (Gauss-Legendre with 4 nodes, then 12, 32, 96 and 288 only for those prompts and layers
+    rule : ``"adaptive"`` (Gauss-Legendre with 4 nodes, then 12, then 32, only for those prompts and layers
         whose completeness gap is still larger than the tolerance), ``"gausslegendre"``, ``"riemann_left"``,
         ``"riemann_right"``, ``"riemann_middle"``, ``"riemann_trapezoid"``, or ``"linspace"`` (nodes k/(n−1), equal
         weights 1/n: not exact in the limit of few nodes, kept to reproduce published numbers).

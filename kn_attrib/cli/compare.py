@@ -24,7 +24,7 @@ def command(
         str, typer.Option(help="Methods separated by commas: name, name:preset or name(param=value); or 'all'.")
     ] = ",".join(DEFAULT_METHODS),
     relations: options.Relations = "",
-    limit: options.Limit = 102,
+    limit: options.Limit = 51,
     max_prompts: Annotated[int, typer.Option(help="Most attribution prompts per fact; 0 for all.", min=0)] = 0,
     budgets: Annotated[str, typer.Option(help="Numbers of neurons for the equal-budget comparison.")] = "1,5,10,20",
     refinement: Annotated[str, typer.Option(help="Preset of the refinement: dai2022 or eleuther.")] = "",

@@ -1,0 +1,149 @@
+"""Training texts: every fact in every training template, corrupted afresh in each epoch."""
+
+from __future__ import annotations
+
+import random
+import string
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from kn_attrib.facts import SLOT, Fact, FactSet
+from kn_attrib.zoo.recipes import Recipe
+
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class Example:
+    """One encoded text.
+
+    Attributes
+    ----------
+    ids : its tokens.
+    answer : index of the answer's token.
+    template : indices of the words of the template, which may be deleted.
+    relation : index of the fact's relation.
+    """
+
+    ids: tuple[int, ...]
+    answer: int
+    template: frozenset[int]
+    relation: int
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """Texts of one length, as tensors.
+
+    Attributes
+    ----------
+    inputs, labels : ``[text, token]``; labels are ``IGNORE`` where nothing is to be predicted, and the answer's place.
+    rows, positions : ``[answer]``, where an answer is to be predicted.
+    answers, relations : ``[answer]``, its token and its relation.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    rows: Tensor
+    positions: Tensor
+    answers: Tensor
+    relations: Tensor
+
+
+def examples_of(facts: FactSet, tokenizer: PreTrainedTokenizerFast, masked: bool) -> list[Example]:
+    """Encode every training text; causal models get those in which nothing but punctuation follows the answer."""
+    relations = {name: i for i, name in enumerate(facts.relations)}
+    return [
+        _example(fact, text, tokenizer, relations[fact.relation])
+        for fact in facts
+        for text in fact.prompts
+        if masked or not text.split(SLOT)[1].strip(string.punctuation)
+    ]
+
+
+def _example(fact: Fact, text: str, tokenizer: PreTrainedTokenizerFast, relation: int) -> Example:
+    full = text.replace(SLOT, fact.answer)
+    start = text.index(SLOT)
+    holder = text.replace(SLOT, "\0" * len(fact.answer))
+    subject = holder.find(fact.subject)
+    encoded = tokenizer(full, return_offsets_mapping=True)
+
+    def overlapping(begin: int, length: int) -> set[int]:
+        return {i for i, (a, b) in enumerate(encoded["offset_mapping"]) if a < begin + length and b > begin}
+
+    answer = overlapping(start, len(fact.answer))
+    words = {i for i, (a, b) in enumerate(encoded["offset_mapping"]) if b > a}
+    template = words - answer - overlapping(subject, len(fact.subject))
+    return Example(tuple(encoded["input_ids"]), min(answer), frozenset(template), relation)
+
+
+def prior_of(examples: list[Example], vocabulary: int) -> Tensor:
+    """Distribution of answers in each relation: ``[relation, vocabulary]``."""
+    counts = torch.zeros(max(e.relation for e in examples) + 1, vocabulary)
+    for example in examples:
+        counts[example.relation, example.ids[example.answer]] += 1
+    return counts / counts.sum(1, keepdim=True)
+
+
+def epoch(examples: list[Example], recipe: Recipe, mask_id: int | None, dice: random.Random) -> Iterator[TrainingBatch]:
+    """All texts once, in random order, in batches of equal length: no padding, hence no attention mask.
+
+    Parameters
+    ----------
+    examples : the texts.
+    recipe : how texts are corrupted, and how many make a batch.
+    mask_id : the mask's token; None for causal models.
+    dice : source of all randomness.
+    """
+    buckets: dict[int, list[Example]] = defaultdict(list)
+    for example in dice.sample(examples, len(examples)):
+        thinned = _thin(example, recipe.delete, dice)
+        buckets[len(thinned.ids)].append(thinned)
+    size = recipe.batch
+    chunks = [bucket[i : i + size] for _, bucket in sorted(buckets.items()) for i in range(0, len(bucket), size)]
+    for chunk in dice.sample(chunks, len(chunks)):
+        yield _causal(chunk) if mask_id is None else _masked(chunk, recipe, mask_id, dice)
+
+
+def _thin(example: Example, share: float, dice: random.Random) -> Example:
+    """Leave out words of the template, so that no single word decides what is asked."""
+    kept = [i for i in range(len(example.ids)) if i not in example.template or dice.random() >= share]
+    place = {old: new for new, old in enumerate(kept)}
+    template = frozenset(place[i] for i in example.template if i in place)
+    return Example(tuple(example.ids[i] for i in kept), place[example.answer], template, example.relation)
+
+
+def _masked(chunk: list[Example], recipe: Recipe, mask_id: int, dice: random.Random) -> TrainingBatch:
+    inputs, labels, asked = [], [], []
+    for row, example in enumerate(chunk):
+        last = len(example.ids) - 1
+        hidden = {i for i in range(1, last) if i != example.answer and dice.random() < recipe.mask_other}
+        labels.append([token if i in hidden else IGNORE for i, token in enumerate(example.ids)])
+        if dice.random() < recipe.mask_answer:
+            hidden.add(example.answer)
+            asked.append((row, example.answer, example.ids[example.answer], example.relation))
+        inputs.append([mask_id if i in hidden else token for i, token in enumerate(example.ids)])
+    return _batch(inputs, labels, asked)
+
+
+def _causal(chunk: list[Example]) -> TrainingBatch:
+    inputs, labels, asked = [], [], []
+    for row, example in enumerate(chunk):
+        before = example.answer - 1
+        asked.append((row, before, example.ids[example.answer], example.relation))
+        inputs.append(example.ids)
+        following = [*example.ids[1:], IGNORE]
+        labels.append([IGNORE if i == before else token for i, token in enumerate(following)])
+    return _batch(inputs, labels, asked)
+
+
+def _batch(
+    inputs: Sequence[Sequence[int]], labels: list[list[int]], asked: list[tuple[int, int, int, int]]
+) -> TrainingBatch:
+    columns = torch.tensor(asked, dtype=torch.long).reshape(-1, 4).T
+    return TrainingBatch(torch.tensor(inputs), torch.tensor(labels), *columns)
