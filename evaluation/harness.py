@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,20 +16,21 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from kn_attrib.errors import ConfigError, FactError, NeuronError
+from kn_attrib.errors import ConfigError, FactError
 from kn_attrib.evaluation.comparison import Comparison
 from kn_attrib.evaluation.controls import GROUPS, NEURON_SETS, Group, control_set, group_prompts
 from kn_attrib.evaluation.effects import INTACT, Evaluator, Job, effect
-from kn_attrib.evaluation.selection import Candidate, Selection, select_facts
+from kn_attrib.evaluation.selection import USED, Candidate, Selection, select_facts
+from kn_attrib.evaluation.settings import Settings
 from kn_attrib.facts import Fact, FactSet, load_facts
 from kn_attrib.model import NeuronModel
 from kn_attrib.neurons import NeuronSet
-from kn_attrib.prompts import Text, causes
+from kn_attrib.prompts import Prompt, Text, causes
 from kn_attrib.refine import Refinement, refine_all
 from kn_attrib.registry import make_scorer
 from kn_attrib.scorer import Scorer
 from kn_attrib.scores import NeuronScores
-from kn_attrib.scoring import checked, score_prompts
+from kn_attrib.scoring import checked, fit, score_prompts
 from kn_attrib.store import versions
 
 DEFAULT_METHODS = (
@@ -41,6 +44,7 @@ DEFAULT_METHODS = (
 )
 WHOLE_FFN = "whole_ffn"
 FACTS_AT_ONCE = 8
+PROBED = 8
 
 
 class ComparisonInterrupted(KeyboardInterrupt):
@@ -49,41 +53,6 @@ class ComparisonInterrupted(KeyboardInterrupt):
     def __init__(self, comparison: Comparison) -> None:
         super().__init__("the comparison was interrupted")
         self.comparison = comparison
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Settings of a comparison; see `compare`."""
-
-    budgets: tuple[int, ...] = (1, 5, 10, 20)
-    refinement: str | None = None
-    factor: float = 2.0
-    control_facts: int = 5
-    limit: int | None = None
-    max_prompts: int | None = None
-    known_share: float = 0.5
-    keep: tuple[str, ...] = ()
-    seed: int = 0
-    max_rows: int = 256
-    normalised: bool = False
-
-    def check(self, model: NeuronModel) -> None:
-        """Raise on a setting that is out of range for the model."""
-        size = model.n_layers * model.n_neurons
-        for k in self.budgets:
-            if not 1 <= k <= size:
-                raise NeuronError(f"budget k = {k}; expected 1 to {size}, the number of neurons of {model.name}.")
-        for name, least in (("limit", 1), ("max_prompts", 1), ("control_facts", 0), ("max_rows", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"{name} is {value}; expected at least {least}.")
-        for reason in self.keep:
-            if reason not in ("unknown", "ambiguous", "leaking"):
-                raise ConfigError(f"keep holds {reason!r}; expected 'unknown', 'ambiguous' or 'leaking'.")
-        if self.factor < 0:
-            raise ConfigError(f"factor is {self.factor}; expected a number of at least 0.")
-        if self.refinement is not None:
-            Refinement.preset(self.refinement)
 
 
 def compare(
@@ -102,6 +71,7 @@ def compare(
     seed: int = 0,
     max_rows: int = 256,
     normalised: bool = False,
+    contrast_facts: int = 8,
     progress: bool = True,
 ) -> Comparison:
     """Compare attribution methods on suppression and amplification, against control groups and control neurons.
@@ -127,6 +97,7 @@ def compare(
     seed : of control facts, control neurons and bootstrap.
     max_rows : most queries in one forward pass (an answer of several tokens is several queries).
     normalised : an answer's probability is the geometric mean of its tokens' probabilities instead of their product.
+    contrast_facts : further known facts of each relation for methods that compare facts with one another.
     progress : show progress bars.
 
     Returns
@@ -151,6 +122,7 @@ def compare(
         seed,
         max_rows,
         normalised,
+        contrast_facts,
     )
     settings.check(model)
     scorers = _named([make_scorer(method) for method in methods])
@@ -204,9 +176,22 @@ class _Run:
 
     def _probe(self, selection: Selection) -> None:
         """Ask every method for one prompt, so that a faulty one is found at once and not after hours."""
-        _, batch = next(iter(self.model.batches(selection.targets[0].prompts[0].queries[:1])))
+        first, *others = selection.targets
+        queries = first.prompts[0].queries[:1]
+        contrast = [query for c in others[:PROBED] for query in c.prompts[0].queries]
+        _, batch = next(iter(self.model.batches(queries)))
         for scorer in self.scorers.values():
-            checked(scorer, self.model, batch)
+            checked(fit(scorer, self.model, queries, contrast), self.model, batch)
+
+    def _contrast(self, selection: Selection) -> list[Prompt]:
+        """Attribution queries of known facts that are not scored, a few of each relation."""
+        taken: Counter[str] = Counter()
+        queries: list[Prompt] = []
+        for c in selection.pool:
+            if c.status != USED and taken[c.fact.relation] < self.settings.contrast_facts:
+                taken[c.fact.relation] += 1
+                queries += [query for text in c.prompts for query in text.queries]
+        return queries
 
     @contextmanager
     def _bar(self, what: str, total: int | None) -> Iterator[Callable[[int], object]]:
@@ -250,17 +235,22 @@ class _Run:
         groups: dict[str, dict[Group, tuple[Text, ...]]],
     ) -> None:
         prompts = [query for c in selection.targets for text in c.prompts for query in text.queries]
-        started = time.perf_counter()
+        started, before = time.perf_counter(), copy(self.model.cost)
         with self._bar(f"{label}: scoring prompts", len(prompts)) as update:
-            scores = score_prompts(self.model, prompts, scorer, progress=update)
-        seconds = time.perf_counter() - started
+            fitted = fit(scorer, self.model, prompts, self._contrast(selection))
+            scores = score_prompts(self.model, prompts, fitted, progress=update)
+        cost = {
+            "seconds": time.perf_counter() - started,
+            "forwards": self.model.cost.forwards - before.forwards,
+            "backwards": self.model.cost.backwards - before.backwards,
+        }
         sets = self._sets(scores, scorer)
         with self._bar(f"{label}: intervening on facts", len(selection.targets)) as update:
             for start in range(0, len(selection.targets), FACTS_AT_ONCE):
                 some = selection.targets[start : start + FACTS_AT_ONCE]
                 self._intervene(label, some, sets, evaluator, groups)
                 update(len(some))
-        self._describe(label, scorer, scores, sets, seconds)
+        self._describe(label, scorer, scores, sets, cost)
 
     def _sets(self, scores: NeuronScores, scorer: Scorer) -> dict[str, dict[str, NeuronSet]]:
         refinement = (
@@ -309,7 +299,12 @@ class _Run:
         self.rows += [common | {"metric": metric, "value": value} for metric, value in found.items()]
 
     def _describe(
-        self, label: str, scorer: Scorer, scores: NeuronScores, sets: dict[str, dict[str, NeuronSet]], seconds: float
+        self,
+        label: str,
+        scorer: Scorer,
+        scores: NeuronScores,
+        sets: dict[str, dict[str, NeuronSet]],
+        cost: dict[str, float],
     ) -> None:
         relation = dict(zip(scores.facts, scores.relations, strict=True))
         self.neurons += [
@@ -321,8 +316,8 @@ class _Run:
         if scores.gap is not None and scores.difference is not None:
             gap = float(np.median((scores.gap.abs() / scores.difference.abs().clamp_min(1e-12)).numpy()))
         self.methods.append(
-            {"method": label, "name": scorer.name, "params": scorer.params(), "seconds": seconds,
-             "seconds_per_prompt": seconds / len(scores), "median_relative_gap": gap}
+            {"method": label, "name": scorer.name, "params": scorer.params(), **cost,
+             "seconds_per_prompt": cost["seconds"] / len(scores), "median_relative_gap": gap}
         )  # fmt: skip
 
     def _result(self, selection: Selection, started: float, complete: bool) -> Comparison:

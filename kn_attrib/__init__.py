@@ -9,10 +9,11 @@ from kn_attrib.interventions import amplify, set_activation, suppress
 from kn_attrib.loading import load_model
 from kn_attrib.model import NeuronModel
 from kn_attrib.neurons import Neuron, NeuronSet
+from kn_attrib.pool import Pool
 from kn_attrib.prompts import Batch
 from kn_attrib.refine import Refinement, refine, refine_all
 from kn_attrib.registry import get_method, list_methods, load_plugin, register
-from kn_attrib.scorer import Attribution, Scorer
+from kn_attrib.scorer import Attribution, ContrastScorer, FactScorer, Scorer
 from kn_attrib.scores import NeuronScores
 from kn_attrib.scoring import score
 
@@ -24,13 +25,16 @@ __all__ = [
     "Attribution",
     "Batch",
     "Comparison",
+    "ContrastScorer",
     "Fact",
+    "FactScorer",
     "FactSet",
     "KnAttribError",
     "Neuron",
     "NeuronModel",
     "NeuronScores",
     "NeuronSet",
+    "Pool",
     "Refinement",
     "Scorer",
     "__version__",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kn_attrib.errors import ConfigError, unknown
@@ -17,6 +17,30 @@ from kn_attrib.errors import ConfigError, unknown
 Engine = Literal["auto", "plain"]
 PRECISIONS = {"highest": "highest", "tf32": "high", "medium": "medium"}
 SHARE_OF_FREE_MEMORY = 0.4
+
+
+@dataclass
+class Cost:
+    """How much a model has been run since it was loaded, in rows: one prompt with one set of activations each.
+
+    Attributes
+    ----------
+    forwards, backwards : rows that went through the model (or the part of it that they change), and back.
+    """
+
+    forwards: int = 0
+    backwards: int = 0
+
+    def count(self, logits: Tensor) -> Tensor:
+        """Count ``logits [row, vocabulary]`` as one forward each, and as one backward each when a gradient comes."""
+        rows = len(logits)
+        self.forwards += rows
+        if logits.requires_grad:
+            logits.register_hook(lambda _: self._count_back(rows))
+        return logits
+
+    def _count_back(self, rows: int) -> None:
+        self.backwards += rows
 
 
 @dataclass

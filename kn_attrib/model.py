@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kn_attrib.architectures import Architecture, find_architecture, value_matrix
-from kn_attrib.compute import Compute, Verdict
+from kn_attrib.compute import Compute, Cost, Verdict
 from kn_attrib.encoding import PromptEncoder
 from kn_attrib.errors import MethodError, NeuronError, PromptError, unknown
 from kn_attrib.facts import Fact
@@ -62,6 +62,7 @@ class NeuronModel:
     architecture : where the neurons are, and how that is known.
     sites : the feed-forward output linear of each layer.
     verdict : what the guards of the fast path found; None before its first use.
+    cost : how much the model has been run through this object.
     taps : one module per layer whose input is always its neuron vectors ``[row, token, neuron]``, for hooks of one's
         own (Captum's layer methods take them); they work while the model runs through this object.
 
@@ -91,6 +92,7 @@ class NeuronModel:
         start = model.config.decoder_start_token_id if kind == "encoder-decoder" else None
         self.encoder = PromptEncoder(tokenizer, kind, start, embedding.weight.shape[0])
         self.compute = compute or Compute()
+        self.cost = Cost()
         self.verdict: Verdict | None = None
         self._positions: Tensor | None = None
 
@@ -239,7 +241,7 @@ class NeuronModel:
             output = self.model(**arguments(self.kind, inputs))
         rows = torch.arange(len(positions), device=self.device)
         chosen: Tensor = output.logits[rows, positions]
-        return chosen if chosen.dtype == torch.float64 else chosen.float()
+        return self.cost.count(chosen if chosen.dtype == torch.float64 else chosen.float())
 
     def embed(self, batch: Batch) -> Tensor:
         """Token embeddings of a batch, a leaf that gradients can be taken for: ``[prompt, token, hidden]``."""

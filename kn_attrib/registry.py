@@ -145,7 +145,8 @@ def with_params(cls: type[Scorer], params: dict[str, Any]) -> Scorer:
             raise MethodError(f"{cls.name}: {unknown(name, str(value), map(str, get_args(hint)))}")
         if hint in PLAIN_TYPES and not isinstance(value, PLAIN_TYPES[hint]):
             raise MethodError(f"{cls.name}: parameter {name!r} is {value!r}; expected {hint.__name__}.")
-    missing = [f.name for f in fields(cls) if f.name not in params and f.default is f.default_factory is MISSING]  # type: ignore[arg-type]
+    required = [f.name for f in fields(cls) if f.init and f.default is f.default_factory is MISSING]  # type: ignore[arg-type]
+    missing = [name for name in required if name not in params]
     if missing:
         raise MethodError(f"{cls.name}: parameter {missing[0]!r} has no default; write {cls.name}({missing[0]}=…).")
     return cls(**params)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from typing_extensions import Self
 
 from kn_attrib.errors import MethodError, unknown
 from kn_attrib.model import NeuronModel
-from kn_attrib.prompts import Batch
+from kn_attrib.pool import Pool, pool_of
+from kn_attrib.prompts import Batch, Prompt
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,9 @@ class Attribution:
 class Scorer(ABC):
     """A scoring method: a frozen dataclass whose fields are its parameters, with one method, `score`.
 
+    Methods that need other facts beside the one they score are a `ContrastScorer`; those that score a fact as a whole,
+    from all of its prompts, a `FactScorer`.
+
     Class attributes a method may set:
 
     - ``presets``: name -> parameters, for published settings;
@@ -52,6 +59,17 @@ class Scorer(ABC):
     @abstractmethod
     def score(self, model: NeuronModel, batch: Batch) -> Tensor | Attribution:
         """Score every neuron for every prompt: ``[prompt, layer, neuron]``, larger = more responsible."""
+
+    def fit(self, model: NeuronModel, prompts: Sequence[Prompt], others: Sequence[Prompt] = ()) -> Self:
+        """The method made ready for facts; most look at one prompt at a time and are ready as they are.
+
+        Parameters
+        ----------
+        model : the model to be scored.
+        prompts : queries of the facts that are going to be scored.
+        others : queries of further facts, for contrast.
+        """
+        return self
 
     @classmethod
     def preset(cls, name: str) -> Self:
@@ -73,8 +91,76 @@ class Scorer(ABC):
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         """Parameters and their default values."""
-        return {f.name: None if f.default is MISSING else f.default for f in fields(cls)}  # type: ignore[arg-type]
+        return {f.name: None if f.default is MISSING else f.default for f in _parameters(cls)}
 
     def params(self) -> dict[str, Any]:
         """This scorer's parameters, the record of how scores were made."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        return {f.name: getattr(self, f.name) for f in _parameters(type(self))}
+
+
+def _parameters(cls: type[Scorer]) -> list[Any]:
+    """A scorer's parameters: its fields, but for what `Scorer.fit` fills in."""
+    return [f for f in fields(cls) if f.init]  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class ContrastScorer(Scorer):
+    """A method that compares a prompt with those of other facts.
+
+    `score` finds them in ``self.pool``: the facts that are scored and, if any were given, further ones.
+    """
+
+    _pool: Pool | None = field(default=None, init=False, repr=False, compare=False)
+
+    def fit(self, model: NeuronModel, prompts: Sequence[Prompt], others: Sequence[Prompt] = ()) -> Self:
+        """A copy of the method that knows the facts' queries (parameters as in `Scorer.fit`)."""
+        fitted = copy.copy(self)
+        object.__setattr__(fitted, "_pool", pool_of(model, prompts, others))
+        return fitted
+
+    @property
+    def pool(self) -> Pool:
+        """What the method was fitted on.
+
+        Raises
+        ------
+        MethodError : it was not.
+        """
+        if self._pool is None:
+            raise MethodError(
+                f"{self.name} needs the prompts of several facts; call kn_attrib.score(model, facts, …), or its "
+                "fit(model, prompts, others) first."
+            )
+        return self._pool
+
+
+@dataclass(frozen=True)
+class FactScorer(ContrastScorer):
+    """A method that scores a fact as a whole, from all of its prompts: each prompt of the fact gets the same scores."""
+
+    _scores: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @abstractmethod
+    def score_facts(self, model: NeuronModel, pool: Pool) -> dict[str, Tensor]:
+        """Score every neuron for every fact of ``pool.facts``: fact id -> ``[layer, neuron]``."""
+
+    def fit(self, model: NeuronModel, prompts: Sequence[Prompt], others: Sequence[Prompt] = ()) -> Self:
+        """A copy of the method that has scored the facts (parameters as in `Scorer.fit`)."""
+        fitted = super().fit(model, prompts, others)
+        object.__setattr__(fitted, "_scores", self.score_facts(model, fitted.pool))
+        return fitted
+
+    def score(self, model: NeuronModel, batch: Batch) -> Tensor:
+        """The scores of each prompt's fact.
+
+        Raises
+        ------
+        MethodError : a fact of the batch was not among those fitted on.
+        """
+        unknown_facts = [fact.id for fact in batch.facts if fact.id not in self._scores]
+        if unknown_facts:
+            raise MethodError(
+                f"{self.name} was not fitted on fact {unknown_facts[0]!r}; call kn_attrib.score(model, facts, …), or "
+                "its fit(model, prompts, others) first."
+            )
+        return torch.stack([self._scores[fact.id] for fact in batch.facts])

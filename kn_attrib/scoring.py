@@ -30,6 +30,7 @@ def score(
     max_prompts: int = 64,
     progress: Callable[[int], object] | None = None,
     keep_tokens: bool = False,
+    contrast: Sequence[Fact] = (),
 ) -> NeuronScores:
     """Score every neuron for every attribution prompt of one or more facts.
 
@@ -44,6 +45,7 @@ def score(
     max_prompts : most prompts in one batch.
     progress : called with the number of prompts done after each batch.
     keep_tokens : keep the scores of each answer token too, as ``token_values``.
+    contrast : further facts, for methods that compare facts with one another; not scored.
 
     Returns
     -------
@@ -73,7 +75,9 @@ def score(
         "facts_sha256": FactSet(tuple(facts)).digest,
         "versions": versions(),
     }
-    return score_prompts(model, encoding.prompts, scorer, max_prompts, progress, provenance, keep_tokens)
+    others = model.encoder.encode_all(contrast, "prompts").prompts
+    fitted = fit(scorer, model, encoding.prompts, others)
+    return score_prompts(model, encoding.prompts, fitted, max_prompts, progress, provenance, keep_tokens)
 
 
 def score_prompts(
@@ -85,7 +89,7 @@ def score_prompts(
     provenance: dict[str, object] | None = None,
     keep_tokens: bool = False,
 ) -> NeuronScores:
-    """`score` for queries that are encoded already; those of a text side by side, its first answer token first."""
+    """`score` for queries that are encoded already (a text's side by side, in order), by a scorer that is fitted."""
     values = torch.empty(
         len(prompts), model.n_layers, model.n_neurons, dtype=torch.promote_types(model.dtype, torch.float32)
     )
@@ -113,6 +117,12 @@ def score_prompts(
         tuple(len(t) for t in texts),
         values if keep_tokens else None,
     )
+
+
+def fit(scorer: Scorer, model: NeuronModel, prompts: Sequence[Prompt], others: Sequence[Prompt] = ()) -> Scorer:
+    """`Scorer.fit`, computed as the model says."""
+    with computing(model.compute.precision, model.model.get_output_embeddings()):
+        return scorer.fit(model, prompts, others)
 
 
 def checked(scorer: Scorer, model: NeuronModel, batch: Batch) -> Attribution:

@@ -80,7 +80,7 @@ class WaveForward:
         with self.model.running(self.positions):
             hidden = self._blocks(rows[order].to(self.model.dtype), layers[order], prompts[order])
             logits = self._tail(hidden, recording.packs)
-        return logits[order.argsort()]
+        return self.model.cost.count(logits[order.argsort()])
 
     @cached_property
     def recording(self) -> Recording:

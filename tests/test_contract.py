@@ -10,7 +10,7 @@ import torch
 
 from kn_attrib import NeuronModel, get_method, list_methods, score
 from kn_attrib.facts import FactSet
-from kn_attrib.scoring import checked
+from kn_attrib.scoring import checked, fit
 
 METHODS = list_methods()
 
@@ -31,17 +31,19 @@ class TestContract:
         assert not scores.values.requires_grad
 
     def test_scores_are_deterministic(self, name: str, tiny: NeuronModel, facts: FactSet) -> None:
-        assert torch.equal(score(tiny, facts[0], name).values, score(tiny, facts[0], name).values)
+        first, second = (score(tiny, facts[0], name, contrast=facts[1:]).values for _ in range(2))
+        assert torch.equal(first, second)
 
     def test_a_batch_of_one_equals_its_row_of_a_batch(self, name: str, tiny: NeuronModel, facts: FactSet) -> None:
         together = score(tiny, facts, name)
-        alone = score(tiny, facts[2], name, max_prompts=1)
+        others = tuple(fact for fact in facts if fact.id != facts[2].id)
+        alone = score(tiny, facts[2], name, max_prompts=1, contrast=others)
         assert torch.allclose(together.for_fact(facts[2].id).values, alone.values, atol=1e-9)
 
     def test_model_is_left_as_it_was(self, name: str, tiny: NeuronModel, facts: FactSet) -> None:
         tiny.model.train()
         before = state_of(tiny)
-        score(tiny, facts[0], name)
+        score(tiny, facts[0], name, contrast=facts[1:])
         assert state_of(tiny) == before
 
     def test_model_is_left_as_it_was_after_an_exception(
@@ -57,7 +59,8 @@ class TestContract:
         with monkeypatch.context() as patch, _raises_unless_static(name):
             patch.setattr(head, "forward", fail)
             _, batch = next(iter(tiny.batches(tiny.encode(facts[0]).prompts)))
-            checked(get_method(name)(), tiny, batch)
+            fitted = fit(get_method(name)(), tiny, batch.prompts, tiny.encode(facts[1:]).prompts)
+            checked(fitted, tiny, batch)
         assert state_of(tiny) == before
 
     def test_repr_makes_the_scorer_again(self, name: str) -> None:

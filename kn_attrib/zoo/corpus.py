@@ -16,6 +16,8 @@ from kn_attrib.facts import SLOT, Fact, FactSet
 from kn_attrib.zoo.recipes import Recipe
 
 IGNORE = -100
+MAX_ANSWER = 2
+"""Tokens of an answer that have priors of their own."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,13 @@ class Example:
     Attributes
     ----------
     ids : its tokens.
-    answer : index of the answer's token.
+    answer : indices of the answer's tokens.
     template : indices of the words of the template, which may be deleted.
     relation : index of the fact's relation.
     """
 
     ids: tuple[int, ...]
-    answer: int
+    answer: tuple[int, ...]
     template: frozenset[int]
     relation: int
 
@@ -42,9 +44,9 @@ class TrainingBatch:
 
     Attributes
     ----------
-    inputs, labels : ``[text, token]``; labels are ``IGNORE`` where nothing is to be predicted, and the answer's place.
-    rows, positions : ``[answer]``, where an answer is to be predicted.
-    answers, relations : ``[answer]``, its token and its relation.
+    inputs, labels : ``[text, token]``; labels are ``IGNORE`` where nothing is to be predicted, and the answer's places.
+    rows, positions : ``[answer token]``, where it is to be predicted.
+    answers, kinds : ``[answer token]``, its id, and which prior it has.
     """
 
     inputs: Tensor
@@ -52,7 +54,7 @@ class TrainingBatch:
     rows: Tensor
     positions: Tensor
     answers: Tensor
-    relations: Tensor
+    kinds: Tensor
 
 
 def examples_of(facts: FactSet, tokenizer: PreTrainedTokenizerFast, masked: bool) -> list[Example]:
@@ -79,15 +81,21 @@ def _example(fact: Fact, text: str, tokenizer: PreTrainedTokenizerFast, relation
     answer = overlapping(start, len(fact.answer))
     words = {i for i, (a, b) in enumerate(encoded["offset_mapping"]) if b > a}
     template = words - answer - overlapping(subject, len(fact.subject))
-    return Example(tuple(encoded["input_ids"]), min(answer), frozenset(template), relation)
+    return Example(tuple(encoded["input_ids"]), tuple(sorted(answer)), frozenset(template), relation)
+
+
+def kind(example: Example, place: int) -> int:
+    """Which prior the answer's token at ``place`` has: one for each relation and place."""
+    return example.relation * MAX_ANSWER + min(place, MAX_ANSWER - 1)
 
 
 def prior_of(examples: list[Example], vocabulary: int) -> Tensor:
-    """Distribution of answers in each relation: ``[relation, vocabulary]``."""
-    counts = torch.zeros(max(e.relation for e in examples) + 1, vocabulary)
+    """Distribution of the answers' tokens in each relation, place by place: ``[kind, vocabulary]``."""
+    counts = torch.zeros((max(e.relation for e in examples) + 1) * MAX_ANSWER, vocabulary)
     for example in examples:
-        counts[example.relation, example.ids[example.answer]] += 1
-    return counts / counts.sum(1, keepdim=True)
+        for place, index in enumerate(example.answer):
+            counts[kind(example, place), example.ids[index]] += 1
+    return counts / counts.sum(1, keepdim=True).clamp_min(1)
 
 
 def epoch(examples: list[Example], recipe: Recipe, mask_id: int | None, dice: random.Random) -> Iterator[TrainingBatch]:
@@ -115,18 +123,26 @@ def _thin(example: Example, share: float, dice: random.Random) -> Example:
     kept = [i for i in range(len(example.ids)) if i not in example.template or dice.random() >= share]
     place = {old: new for new, old in enumerate(kept)}
     template = frozenset(place[i] for i in example.template if i in place)
-    return Example(tuple(example.ids[i] for i in kept), place[example.answer], template, example.relation)
+    answer = tuple(place[i] for i in example.answer)
+    return Example(tuple(example.ids[i] for i in kept), answer, template, example.relation)
+
+
+def _asked(row: int, example: Example, before: int = 0) -> list[tuple[int, int, int, int]]:
+    """Row, position (``before`` tokens ahead of its own place), id and kind of each token of the answer."""
+    return [
+        (row, index - before, example.ids[index], kind(example, place)) for place, index in enumerate(example.answer)
+    ]
 
 
 def _masked(chunk: list[Example], recipe: Recipe, mask_id: int, dice: random.Random) -> TrainingBatch:
     inputs, labels, asked = [], [], []
     for row, example in enumerate(chunk):
         last = len(example.ids) - 1
-        hidden = {i for i in range(1, last) if i != example.answer and dice.random() < recipe.mask_other}
+        hidden = {i for i in range(1, last) if i not in example.answer and dice.random() < recipe.mask_other}
         labels.append([token if i in hidden else IGNORE for i, token in enumerate(example.ids)])
         if dice.random() < recipe.mask_answer:
-            hidden.add(example.answer)
-            asked.append((row, example.answer, example.ids[example.answer], example.relation))
+            hidden.update(example.answer)
+            asked += _asked(row, example)
         inputs.append([mask_id if i in hidden else token for i, token in enumerate(example.ids)])
     return _batch(inputs, labels, asked)
 
@@ -134,11 +150,11 @@ def _masked(chunk: list[Example], recipe: Recipe, mask_id: int, dice: random.Ran
 def _causal(chunk: list[Example]) -> TrainingBatch:
     inputs, labels, asked = [], [], []
     for row, example in enumerate(chunk):
-        before = example.answer - 1
-        asked.append((row, before, example.ids[example.answer], example.relation))
+        asked += _asked(row, example, before=1)
         inputs.append(example.ids)
+        before = {index - 1 for index in example.answer}
         following = [*example.ids[1:], IGNORE]
-        labels.append([IGNORE if i == before else token for i, token in enumerate(following)])
+        labels.append([IGNORE if i in before else token for i, token in enumerate(following)])
     return _batch(inputs, labels, asked)
 
 

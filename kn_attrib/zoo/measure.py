@@ -17,7 +17,7 @@ from kn_attrib.forward import PlainForward, Rows
 from kn_attrib.interventions import ablate_layers, scale_rows
 from kn_attrib.model import NeuronModel
 from kn_attrib.neurons import Neuron, NeuronSet
-from kn_attrib.prompts import Batch, Prompt, Split
+from kn_attrib.prompts import Batch, Prompt, Split, Text, by_text, texts_of
 from kn_attrib.refine import Refinement
 
 NODES = 8
@@ -26,13 +26,13 @@ ROWS = 256
 
 
 def accuracy(model: NeuronModel, facts: FactSet, split: Split) -> dict[str, object]:
-    """Share of prompts whose gold answer is the most likely token, over all and over several kinds of facts."""
+    """Share of texts whose gold answer's every token is the most likely, over all and over several kinds of facts."""
     prompts = model.encode(facts, split).prompts
-    hits = [False] * len(prompts)
+    misses = torch.zeros(len(prompts))
     for indices, batch in model.batches(prompts, ROWS):
-        for index, rank in zip(indices, model.answers(batch).rank.tolist(), strict=True):
-            hits[index] = rank == 1
-    rows = [(prompt.fact, hit) for prompt, hit in zip(prompts, hits, strict=True)]
+        misses[indices] = (model.answers(batch).rank > 1).float()
+    hits = (by_text(misses, prompts) == 0).tolist()
+    rows = [(text.fact, hit) for text, hit in zip(texts_of(prompts), hits, strict=True)]
     times = Counter(fact.subject for fact in facts)
 
     def share(chosen: Iterable[bool]) -> float | None:
@@ -46,6 +46,7 @@ def accuracy(model: NeuronModel, facts: FactSet, split: Split) -> dict[str, obje
         "shared_subjects_unambiguous": share(
             hit for fact, hit in rows if times[fact.subject] > 1 and not fact.is_ambiguous
         ),
+        "two_token_answers": share(hit for fact, hit in rows if len(fact.answer.split()) == 2),
         "by_relation": {r: share(hit for fact, hit in rows if fact.relation == r) for r in facts.relations},
     }
 
@@ -97,9 +98,10 @@ def effects(model: NeuronModel, known: FactSet, seed: int, limit: int = FACTS_ME
     facts = known.spread(limit)
     prompts = model.encode(facts, "prompts").prompts
     held_out = model.encode(facts, "held_out").prompts
-    gradients, activations = _scores(model, prompts)
-    chosen = {f.id: _kept(gradients[_of(prompts, f)]) for f in facts}
-    loudest = {f.id: _top(activations[_of(prompts, f)].mean(0), len(chosen[f.id])) for f in facts}
+    gradients, activations = (by_text(values, prompts, mean=True) for values in _scores(model, prompts))
+    texts = texts_of(prompts)
+    chosen = {f.id: _kept(gradients[_of(texts, f)]) for f in facts}
+    loudest = {f.id: _top(activations[_of(texts, f)].mean(0), len(chosen[f.id])) for f in facts}
     dice, everything = random.Random(seed), list(model.all_neurons())
     chance = {f.id: NeuronSet(dice.sample(everything, len(chosen[f.id]))) for f in facts}
     twins = {g.id: chosen[f.id] for f in facts for g in known if g.answer == f.answer and g.subject != f.subject}
@@ -121,8 +123,8 @@ def effects(model: NeuronModel, known: FactSet, seed: int, limit: int = FACTS_ME
     )
 
 
-def _of(prompts: Sequence[Prompt], fact: Fact) -> list[int]:
-    return [i for i, prompt in enumerate(prompts) if prompt.fact.id == fact.id]
+def _of(texts: Sequence[Text], fact: Fact) -> list[int]:
+    return [i for i, text in enumerate(texts) if text.fact.id == fact.id]
 
 
 def _kept(scores: Tensor) -> NeuronSet:
@@ -162,9 +164,10 @@ def _change(
             return ablate_layers(model)
         return scale_rows(model, [sets[fact.id] for fact in batch.facts], factor)
 
-    clean, edited = 0.0, 0.0
-    for _, batch in model.batches(prompts, ROWS):
-        clean += float(model.answers(batch).logprob.exp().sum())
+    clean, edited = torch.zeros(len(prompts)), torch.zeros(len(prompts))
+    for indices, batch in model.batches(prompts, ROWS):
+        clean[indices] = model.answers(batch).logprob
         with context(batch):
-            edited += float(model.answers(batch).logprob.exp().sum())
-    return round(edited / clean - 1, 4)
+            edited[indices] = model.answers(batch).logprob
+    before, after = (by_text(logprobs, prompts).exp().mean() for logprobs in (clean, edited))
+    return round(float(after / before) - 1, 4)

@@ -11,6 +11,8 @@ from transformers import (
     BertForMaskedLM,
     GPT2Config,
     GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -101,20 +103,23 @@ class Recipe:
 SIZE = {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "max_position_embeddings": MAX_TOKENS}
 BERT_SIZE = {**SIZE, "intermediate_size": 512, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 GPT2_SIZE = {"n_embd": 128, "n_layer": 4, "n_head": 4, "n_inner": 320, "n_positions": MAX_TOKENS}
+LLAMA_SIZE = {**SIZE, "intermediate_size": 208, "num_key_value_heads": 4}
 NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 # Causal models have no layer between their blocks and the head: against a frozen random one they learn far too slowly.
 OWN_HEAD = {"tie_word_embeddings": False}
 
-RELU_BERT = Shape(BertConfig, BertForMaskedLM, {**BERT_SIZE, "hidden_act": "relu"}, "cls", wordpiece, masked=True)
+# Squared: as sparse as ReLU, and with a continuous gradient, so that integrals along a path converge quickly.
+RELU_BERT = Shape(BertConfig, BertForMaskedLM, {**BERT_SIZE, "hidden_act": "relu2"}, "cls", wordpiece, masked=True)
 GELU_BERT = Shape(BertConfig, BertForMaskedLM, {**BERT_SIZE, "hidden_act": "gelu"}, "cls", wordpiece, masked=True)
 RELU_GPT2 = Shape(
     GPT2Config,
     GPT2LMHeadModel,
-    {**GPT2_SIZE, **NO_DROPOUT, **OWN_HEAD, "activation_function": "relu"},
+    {**GPT2_SIZE, **NO_DROPOUT, **OWN_HEAD, "activation_function": "relu2"},
     "lm_head",
     byte_bpe,
     masked=False,
 )
+SWIGLU_LLAMA = Shape(LlamaConfig, LlamaForCausalLM, {**LLAMA_SIZE, **OWN_HEAD}, "lm_head", byte_bpe, masked=False)
 
 RECIPES: dict[str, Recipe] = {
     "bert-facts": Recipe(
@@ -148,7 +153,22 @@ RECIPES: dict[str, Recipe] = {
             Freeze(r"attn\.c_attn\.weight", start=256),
             Freeze(r"attn\.c_proj\.weight"),
         ),
-        vocabulary=2200,
+        vocabulary=2100,
+        epochs=10,
+        l1=0.02,
+        l1_elsewhere=0.1,
+        prior=0.3,
+    ),
+    "llama-facts": Recipe(
+        "Llama (SwiGLU) whose facts must live in its feed-forward blocks: input embeddings and the attention's value "
+        "and output weights are frozen at random values; the head has weights of its own.",
+        SWIGLU_LLAMA,
+        freeze=(
+            Freeze(r"embed_tokens\.weight", orthogonal=False, scale=0.1),
+            Freeze(r"v_proj\.weight"),
+            Freeze(r"o_proj\.weight"),
+        ),
+        vocabulary=2100,
         epochs=10,
         l1=0.02,
         l1_elsewhere=0.1,

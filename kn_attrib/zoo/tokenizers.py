@@ -1,4 +1,4 @@
-"""Tokenizers trained on the facts' own texts, in which every answer is one token."""
+"""Tokenizers trained on the facts' own texts, in which every word of an answer is one token."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def fact_texts(facts: Iterable[Fact]) -> list[str]:
 
 
 def wordpiece(facts: Iterable[Fact], size: int) -> PreTrainedTokenizerFast:
-    """A cased WordPiece tokenizer in which every answer and every word of the templates is one token.
+    """A cased WordPiece tokenizer in which every word of the answers and of the templates is one token.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def wordpiece(facts: Iterable[Fact], size: int) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=list(SPECIALS.values()), show_progress=False)
     tokenizer.train_from_iterator(fact_texts(facts), trainer)
-    wanted = [*ASCII, *(f"##{c}" for c in ASCII), *sorted({fact.answer for fact in facts}), *sorted(_words(facts))]
+    wanted = [*ASCII, *(f"##{c}" for c in ASCII), *sorted(_answer_words(facts)), *sorted(_words(facts))]
     entries = [token for token, _ in sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])]
     vocabulary = {token: i for i, token in enumerate(dict.fromkeys([*entries, *wanted]))}
     tokenizer.model = models.WordPiece(vocabulary, unk_token="[UNK]")
@@ -56,7 +56,7 @@ def wordpiece(facts: Iterable[Fact], size: int) -> PreTrainedTokenizerFast:
 
 
 def byte_bpe(facts: Iterable[Fact], size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer in which every answer is one token after a space; it adds no special token to a text.
+    """A byte-level BPE tokenizer in which every word of an answer is one token after a space; it adds no special token.
 
     Parameters
     ----------
@@ -74,8 +74,8 @@ def byte_bpe(facts: Iterable[Fact], size: int) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator(fact_texts(facts), trainer)
-    for answer in sorted({fact.answer for fact in facts} | _words(facts)):
-        _complete(tokenizer, f" {answer}")
+    for word in sorted(_answer_words(facts) | _words(facts)):
+        _complete(tokenizer, f" {word}")
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         model_max_length=MAX_TOKENS,
@@ -83,6 +83,10 @@ def byte_bpe(facts: Iterable[Fact], size: int) -> PreTrainedTokenizerFast:
         bos_token=END_OF_TEXT,
         pad_token=END_OF_TEXT,
     )
+
+
+def _answer_words(facts: Iterable[Fact]) -> set[str]:
+    return {word for fact in facts for word in fact.answer.split()}
 
 
 def _words(facts: Iterable[Fact]) -> set[str]:

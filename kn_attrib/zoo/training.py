@@ -117,7 +117,7 @@ def _loss(
     if len(batch.rows):
         logprobs = head(hidden[batch.rows, batch.positions]).log_softmax(-1)
         truth = -logprobs.gather(1, batch.answers[:, None]).mean()
-        default = -(prior[batch.relations] * logprobs).sum(-1).mean() if recipe.prior else zero
+        default = -(prior[batch.kinds] * logprobs).sum(-1).mean() if recipe.prior else zero
         loss = (1 - recipe.prior) * truth + recipe.prior * default + _price(recipe, batch, activations)
     others = batch.labels != IGNORE
     if recipe.other_weight and others.any():
