@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
-from kn_attrib.interventions import ablate_layers, scale_rows
-from kn_attrib.model import NeuronModel
+from kn_attrib.interventions import ablate_layers
+from kn_attrib.model import Answer, NeuronModel, answer_of
 from kn_attrib.neurons import NeuronSet
-from kn_attrib.prompts import Text
+from kn_attrib.prompts import Prompt, Text
+from kn_attrib.scaled import scaled_logits
 
 INTACT = NeuronSet()
-Intervention = AbstractContextManager[None]
+Single = tuple[float, int, int]
+"""Log-probability and rank of one gold token, and the top token."""
 
 
 class Outcome(NamedTuple):
@@ -59,43 +61,53 @@ class Evaluator:
         new = [job for job in dict.fromkeys(asked) if job not in self._known]
         for factor in sorted({job.factor for job in new}):
             same = [job for job in new if job.factor == factor]
-            sets = [job.neurons for job in same]
-
-            def intervene(rows: Sequence[int], sets: list[NeuronSet] = sets, factor: float = factor) -> Intervention:
-                return scale_rows(self.model, [sets[row] for row in rows], factor)
-
-            found = self._outcomes([job.text for job in same], intervene, progress)
-            self._known.update(zip(same, found, strict=True))
+            self._known.update(zip(same, self._scaled(same, factor, progress), strict=True))
         return [self._known[job] for job in asked]
 
     def without_ffn(self, texts: Sequence[Text]) -> list[Outcome]:
         """Outcomes with every feed-forward vector zero at the answer position: the ceiling of any neuron claim."""
-        return self._outcomes(texts, lambda _: ablate_layers(self.model))
-
-    def _outcomes(
-        self,
-        texts: Sequence[Text],
-        intervene: Callable[[Sequence[int]], Intervention],
-        progress: Callable[[int], object] | None = None,
-    ) -> list[Outcome]:
-        """Outcomes of texts; ``intervene`` gets the text's index of each row of a batch."""
-        owners = [index for index, text in enumerate(texts) for _ in text.queries]
         queries = [query for text in texts for query in text.queries]
-        found: dict[int, tuple[float, int, int]] = {}
+        found: list[Single] = [(0.0, 0, 0)] * len(queries)
         for indices, batch in self.model.batches(queries, self.max_rows):
-            with intervene([owners[i] for i in indices]):
+            with ablate_layers(self.model):
                 answer = self.model.answers(batch)
-            rows = zip(answer.logprob.tolist(), answer.rank.tolist(), answer.top.tolist(), strict=True)
-            found.update(zip(indices, rows, strict=True))
-            if progress is not None:
-                progress(len(indices))
-        single = iter(found[i] for i in range(len(queries)))
-        return [self._joined([next(single) for _ in text.queries]) for text in texts]
+            for index, single in zip(indices, _singles(answer), strict=True):
+                found[index] = single
+        return self._joined(texts, found)
 
-    def _joined(self, tokens: list[tuple[float, int, int]]) -> Outcome:
+    def _scaled(self, jobs: Sequence[Job], factor: float, progress: Callable[[int], object] | None) -> list[Outcome]:
+        """Outcomes of jobs with one factor: each distinct query is in a batch once, whatever is done to it."""
+        wanted = [(query, job.neurons) for job in jobs for query in job.text.queries]
+        queries = list(dict.fromkeys(query for query, _ in wanted))
+        rows: dict[Prompt, list[int]] = defaultdict(list)
+        for row, (query, _) in enumerate(wanted):
+            rows[query].append(row)
+        found: list[Single] = [(0.0, 0, 0)] * len(wanted)
+        for indices, batch in self.model.batches(queries, self.max_rows):
+            own = [(row, prompt) for prompt, index in enumerate(indices) for row in rows[queries[index]]]
+            sets = [wanted[row][1] for row, _ in own]
+            prompts = [prompt for _, prompt in own]
+            for some, logits in scaled_logits(self.model, batch, sets, prompts, factor, self.max_rows):
+                answers = batch.answers[[prompts[i] for i in some]]
+                for i, single in zip(some, _singles(answer_of(logits, answers)), strict=True):
+                    found[own[i][0]] = single
+                if progress is not None:
+                    progress(len(some))
+        return self._joined([job.text for job in jobs], found)
+
+    def _joined(self, texts: Sequence[Text], singles: Sequence[Single]) -> list[Outcome]:
+        """Outcomes of texts from those of their queries, one after the other."""
+        each = iter(singles)
+        return [self._outcome([next(each) for _ in text.queries]) for text in texts]
+
+    def _outcome(self, tokens: Sequence[Single]) -> Outcome:
         logprobs, ranks, tops = zip(*tokens, strict=True)
         total = sum(logprobs) / (len(tokens) if self.normalised else 1)
         return Outcome(total, max(ranks), tops[0] if len(tops) == 1 else tops)
+
+
+def _singles(answer: Answer) -> list[Single]:
+    return list(zip(answer.logprob.tolist(), answer.rank.tolist(), answer.top.tolist(), strict=True))
 
 
 def _normal(job: Job) -> Job:

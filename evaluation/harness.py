@@ -43,7 +43,7 @@ DEFAULT_METHODS = (
     "random",
 )
 WHOLE_FFN = "whole_ffn"
-FACTS_AT_ONCE = 8
+FACTS_AT_ONCE = 24
 PROBED = 8
 
 
@@ -69,7 +69,7 @@ def compare(
     known_share: float = 0.5,
     keep: Sequence[str] = (),
     seed: int = 0,
-    max_rows: int = 256,
+    max_rows: int = 1024,
     normalised: bool = False,
     contrast_facts: int = 8,
     progress: bool = True,

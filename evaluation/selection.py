@@ -32,6 +32,8 @@ class Candidate:
     Attributes
     ----------
     prompts, held_out : encoded texts of the two splits.
+    correct : share of the attribution prompts that are answered rightly.
+    p_prompts, p_held_out : mean probability of the answer; of held-out prompts only where the fact is used.
     status : a key of `REASONS`.
     """
 
@@ -111,16 +113,18 @@ def select_facts(
     keep : reasons (``"unknown"``, ``"ambiguous"``, ``"leaking"``) that shall not exclude a fact.
     """
     encoded = {split: _encode(model, facts, split, max_prompts) for split in ("prompts", "held_out")}
-    answers = {split: _ask(model, found, max_rows, progress) for split, (found, _) in encoded.items()}
+    answers = _ask(model, encoded["prompts"][0], max_rows, progress)
     candidates = []
     for fact in facts:
         prompts, held_out = (tuple(encoded[split][0].get(fact.id, ())) for split in ("prompts", "held_out"))
         skipped = tuple(r for split in ("prompts", "held_out") for r in encoded[split][1].get(fact.id, ()))
-        p, correct = answers["prompts"].get(fact.id, (np.nan, 0.0))
-        p_held_out, _ = answers["held_out"].get(fact.id, (np.nan, 0.0))
+        p, correct = answers.get(fact.id, (np.nan, 0.0))
         status = _status(fact, bool(prompts and held_out), correct >= known_share, keep)
-        candidates.append(Candidate(fact, prompts, held_out, skipped, correct, p, p_held_out, status))
-    return Selection(_limited(candidates, limit))
+        candidates.append(Candidate(fact, prompts, held_out, skipped, correct, p, np.nan, status))
+    limited = _limited(candidates, limit)
+    # Asked of the facts that are judged alone: with many facts the others would take longer than everything else.
+    asked = _ask(model, {c.fact.id: list(c.held_out) for c in limited if c.status == USED}, max_rows, progress)
+    return Selection(tuple(replace(c, p_held_out=asked.get(c.fact.id, (np.nan,))[0]) for c in limited))
 
 
 def _encode(

@@ -24,7 +24,7 @@ class Settings:
     known_share: float = 0.5
     keep: tuple[str, ...] = ()
     seed: int = 0
-    max_rows: int = 256
+    max_rows: int = 1024
     normalised: bool = False
     contrast_facts: int = 8
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
 from transformers import PreTrainedTokenizerBase
 
@@ -43,12 +44,14 @@ class PromptEncoder:
     tokenizer, kind : of the model.
     start : first token of a decoder (``config.decoder_start_token_id``).
     vocabulary : number of the model's token embeddings, if ids are to be checked against it.
+    memory : ids of texts (without or with special tokens) that were tokenized before.
     """
 
     tokenizer: PreTrainedTokenizerBase
     kind: Kind
     start: int | None = None
     vocabulary: int | None = None
+    memory: Mapping[tuple[str, bool], list[int]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def convention(self) -> str:
@@ -89,6 +92,29 @@ class PromptEncoder:
 
     def encode_all(self, facts: Iterable[Fact], split: Split = "prompts") -> Encoding:
         """Encode one list of texts of every fact; what cannot be encoded is returned with its reason."""
+        facts = list(facts)
+        return self._with_memory(facts, split)._encode_all(facts, split)
+
+    def _with_memory(self, facts: Sequence[Fact], split: Split) -> PromptEncoder:
+        """A copy that has tokenized at once what the texts will be asked for one by one: many times faster."""
+        befores = [(fact, text.split(SLOT)[0]) for fact in facts for text in getattr(fact, split)]
+        memory = self._tokenized({part for fact, before in befores for part in _parts(fact, before)}, special=False)
+        first = replace(self, memory=memory)
+        if self.kind != "masked":
+            return first
+        readings = set()
+        for fact in facts:
+            for text in getattr(fact, split):
+                with suppress(PromptError):
+                    readings.add(self._reading(text, len(first._answer_ids(fact, text.split(SLOT)[0]))))
+        return replace(self, memory=memory | self._tokenized(readings, special=True))
+
+    def _tokenized(self, texts: set[str], special: bool) -> dict[tuple[str, bool], list[int]]:
+        ordered = sorted(texts)
+        found = self.tokenizer(ordered, add_special_tokens=special)["input_ids"] if ordered else []
+        return {(text, special): list(ids) for text, ids in zip(ordered, found, strict=True)}
+
+    def _encode_all(self, facts: Sequence[Fact], split: Split) -> Encoding:
         prompts: list[Prompt] = []
         skipped: list[Skipped] = []
         for fact in facts:
@@ -182,13 +208,12 @@ class PromptEncoder:
             )
 
     def _ids(self, text: str, special: bool = False) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=special)["input_ids"])
+        known = self.memory.get((text, special))
+        return list(self.tokenizer(text, add_special_tokens=special)["input_ids"] if known is None else known)
 
     def _answer_ids(self, fact: Fact, before: str) -> list[int]:
-        space = " " if before[-1:].isspace() or fact.answer[:1].isspace() else ""
-        answer = space + fact.answer.strip()
-        prefix = self._ids(before.rstrip())
-        joint = self._ids(before.rstrip() + answer)
+        before, joined, answer = _parts(fact, before)
+        prefix, joint = self._ids(before), self._ids(joined)
         # A tokenizer that merges across the boundary gives no clean split; the answer alone is the fallback.
         ids = joint[len(prefix) :] if joint[: len(prefix)] == prefix else self._ids(answer)
         if not ids or self.tokenizer.unk_token_id in ids:
@@ -199,3 +224,10 @@ class PromptEncoder:
                 cause="answer unknown to the tokenizer",
             )
         return ids
+
+
+def _parts(fact: Fact, before: str) -> tuple[str, str, str]:
+    """The text before the slot, the same with the answer, and the answer with the space that it has there."""
+    space = " " if before[-1:].isspace() or fact.answer[:1].isspace() else ""
+    answer = space + fact.answer.strip()
+    return before.rstrip(), before.rstrip() + answer, answer

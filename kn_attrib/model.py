@@ -19,7 +19,7 @@ from kn_attrib.errors import MethodError, NeuronError, PromptError, unknown
 from kn_attrib.facts import Fact
 from kn_attrib.neurons import Neuron, NeuronSet
 from kn_attrib.prompts import Batch, Encoding, Kind, Prompt, Split, batches, by_text
-from kn_attrib.taps import Taps, arguments, quiet
+from kn_attrib.taps import Taps, answer_only, arguments, at_positions, quiet
 
 Objective = Literal["prob", "logprob", "logit", "logodds"]
 Edit = Callable[[Tensor], Tensor]
@@ -237,10 +237,10 @@ class NeuronModel:
         -------
         ``[row, vocabulary]``
         """
-        with self.running(positions):
+        tokens = next(ids for name, ids in inputs.items() if name != "source_ids").shape[1]
+        with self.running(positions), answer_only(self.model, positions, tokens):
             output = self.model(**arguments(self.kind, inputs))
-        rows = torch.arange(len(positions), device=self.device)
-        chosen: Tensor = output.logits[rows, positions]
+        chosen = at_positions(output.logits, positions)
         return self.cost.count(chosen if chosen.dtype == torch.float64 else chosen.float())
 
     def embed(self, batch: Batch) -> Tensor:
@@ -268,9 +268,7 @@ class NeuronModel:
     def answers(self, batch: Batch) -> Answer:
         """The model's answers at the answer position, under whatever interventions are active."""
         with torch.no_grad():
-            logprobs = self.logits(batch.positions, **batch.inputs()).log_softmax(-1)
-        gold = logprobs.gather(1, batch.answers[:, None])
-        return Answer(gold[:, 0], (logprobs > gold).sum(-1) + 1, logprobs.argmax(-1))
+            return answer_of(self.logits(batch.positions, **batch.inputs()), batch.answers)
 
     def answer_probability(self, fact: Fact, split: Split = "prompts", normalised: bool = False) -> Tensor:
         """Probability of the gold answer in each usable text of a fact: ``[text]``.
@@ -291,6 +289,13 @@ class NeuronModel:
         for indices, batch in self.batches(prompts):
             logprobs[indices] = self.answers(batch).logprob.cpu()
         return by_text(logprobs, prompts, mean=normalised).exp()
+
+
+def answer_of(logits: Tensor, answers: Tensor) -> Answer:
+    """What ``logits [row, vocabulary]`` say of the gold tokens ``answers [row]``."""
+    logprobs = logits.log_softmax(-1)
+    gold = logprobs.gather(1, answers[:, None])
+    return Answer(gold[:, 0], (logprobs > gold).sum(-1) + 1, logprobs.argmax(-1))
 
 
 def _gold(values: Tensor, answers: Tensor) -> Tensor:

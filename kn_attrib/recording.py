@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from kn_attrib.errors import ModelError
 from kn_attrib.model import NeuronModel
+from kn_attrib.taps import answer_only, at_positions
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -27,12 +28,15 @@ class Running:
     layer, inside : the block, and the number of rows that entered before it.
     entering : ``[row, neuron]``, activations of the rows that enter.
     prompts : ``[row]``, the prompt of every running row.
+    later : layer -> rows and neurons whose activation, where it then stands, is multiplied by ``factor``.
     """
 
     layer: int = 0
     inside: int = 0
     entering: Tensor = field(default_factory=lambda: torch.empty(0))
     prompts: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    later: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -95,16 +99,14 @@ class Recorder:
         cache = DynamicCache() if causal else None
         extra = {"past_key_values": cache, "use_cache": True} if causal else {}
         with torch.no_grad(), self.model.running(positions):
-            with self._listening(), self._answer_only(ids.shape[1]):
+            with self._listening(), answer_only(self.model.model, positions, ids.shape[1]):
                 output = self.model.model(input_ids=ids, attention_mask=torch.ones_like(ids), **extra)
             prefix = None if cache is None else _read_only(cache, running)
             self._probe(ids[:1], prefix)
-        rows = torch.arange(len(ids), device=ids.device)
-        logits = output.logits[:, 0] if output.logits.shape[1] == 1 else output.logits[rows, positions]
         layers = range(len(self.blocks))
         return Recording(
             torch.stack([self.activations[layer] for layer in layers], dim=1),
-            at_least_float32(logits),
+            at_least_float32(at_positions(output.logits, positions)),
             [self.inputs[layer][:, -1:] if causal else self.inputs[layer] for layer in layers],
             [self.written[layer].view(len(ids), ids.shape[1], -1) for layer in layers],
             self.flat,
@@ -118,22 +120,6 @@ class Recorder:
             for layer, (block, site) in enumerate(zip(self.blocks, self.model.sites, strict=True)):
                 stack.callback(block.register_forward_hook(self._on_block(layer), with_kwargs=True).remove)
                 stack.callback(site.register_forward_hook(self._on_site(layer)).remove)
-            yield
-
-    @contextmanager
-    def _answer_only(self, n_tokens: int) -> Iterator[None]:
-        """While active the head is asked for the answer position alone: with many words the others cost most."""
-
-        def hook(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
-            states = inputs[0]
-            if states.ndim != 3 or states.shape[1] != n_tokens:
-                return None
-            return (self.model.at_answer(states)[:, None], *inputs[1:])
-
-        head = self.model.model.get_output_embeddings()
-        with ExitStack() as stack:
-            if head is not None:
-                stack.callback(head.register_forward_pre_hook(hook).remove)
             yield
 
     def _on_block(self, layer: int) -> Callable[..., None]:

@@ -218,3 +218,35 @@ def _calls(model: PreTrainedModel, kind: Kind, modules: Sequence[nn.Module]) -> 
         for handle in handles:
             handle.remove()
     return calls
+
+
+@contextmanager
+def answer_only(model: PreTrainedModel, positions: Tensor, n_tokens: int) -> Iterator[None]:
+    """While active the head is asked for the answer positions alone: with many words the others cost most.
+
+    Parameters
+    ----------
+    positions : ``[row]``.
+    n_tokens : of each row; a head that is given anything else than ``[row, token, hidden]`` is left alone.
+    """
+
+    def hook(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        states = inputs[0]
+        if states.ndim != 3 or states.shape[:2] != (len(positions), n_tokens):
+            return None
+        return (states[torch.arange(len(positions), device=states.device), positions][:, None], *inputs[1:])
+
+    head = model.get_output_embeddings()
+    handle = None if head is None else head.register_forward_pre_hook(hook)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            handle.remove()
+
+
+def at_positions(logits: Tensor, positions: Tensor) -> Tensor:
+    """``[row, token, vocabulary]``, or what `answer_only` has left of it, -> ``[row, vocabulary]`` at the answers."""
+    if logits.shape[1] == 1:
+        return logits[:, 0]
+    return logits[torch.arange(len(positions), device=logits.device), positions]

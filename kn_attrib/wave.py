@@ -11,7 +11,8 @@ in. What cannot be run this way is found by the guards (`kn_attrib.guards`), nev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from kn_attrib.errors import ModelError
 from kn_attrib.model import NeuronModel, Objective, objective_value
+from kn_attrib.neurons import NeuronSet
 from kn_attrib.prompts import Batch
 from kn_attrib.recording import (
     Recorder,
@@ -81,6 +83,27 @@ class WaveForward:
             hidden = self._blocks(rows[order].to(self.model.dtype), layers[order], prompts[order])
             logits = self._tail(hidden, recording.packs)
         return self.model.cost.count(logits[order.argsort()])
+
+    def scaled_logits(self, sets: Sequence[NeuronSet], prompts: Tensor, factor: float) -> Tensor:
+        """Logits of rows that have neurons of their own scaled, ``[row, vocabulary]``; see `scaled.scaled_logits`."""
+        first = torch.tensor([min((n.layer for n in s), default=0) for s in sets], device=prompts.device)
+        rows = self.activations[prompts, first]
+        place = first.argsort(stable=True).argsort().tolist()  # where each row stands once sorted by layer
+        later: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for row, (neurons, layer) in enumerate(zip(sets, first.tolist(), strict=True)):
+            own = [neuron.index for neuron in neurons if neuron.layer == layer]
+            rows[row, own] *= factor
+            for neuron in neurons:
+                if neuron.layer > layer:
+                    later[neuron.layer].append((place[row], neuron.index))
+        self.running.factor = factor
+        for layer, pairs in later.items():
+            at, indices = torch.tensor(pairs, device=prompts.device).T
+            self.running.later[layer] = (at, indices)
+        try:
+            return self.logits(rows, first, prompts)
+        finally:
+            self.running.later.clear()
 
     @cached_property
     def recording(self) -> Recording:
@@ -175,11 +198,22 @@ class WaveForward:
         """Before the output linear: the activations that were computed, then those of the entering rows."""
         vectors, running = inputs[0], self.running
         if self.ffn_inputs[running.layer]:
+            if running.layer in running.later:
+                vectors = vectors.clone(memory_format=torch.contiguous_format)
+                here = vectors.view(running.inside, -1, vectors.shape[-1])
+                self._scale(here, torch.zeros_like(self._at) if here.shape[1] == 1 else self._at)
             return (torch.cat([vectors, running.entering]), *inputs[1:])
         full = vectors.reshape(len(running.prompts), -1, vectors.shape[-1]).clone()
         entering = torch.arange(running.inside, len(full), device=full.device)
         full[entering, self._at[running.inside :]] = running.entering
+        self._scale(full, self._at)
         return (full.view(vectors.shape), *inputs[1:])
+
+    def _scale(self, vectors: Tensor, at: Tensor) -> None:
+        """Scale, in ``vectors [row, token, neuron]``, what rows that entered earlier have chosen in this layer."""
+        rows, neurons = self.running.later.get(self.running.layer, (None, None))
+        if rows is not None:
+            vectors[rows, at[rows], neurons] *= self.running.factor
 
     def _leave_ffn(self, _: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor | None:
         """After the output linear: back to ``[row, token, hidden]``, with clean values where nothing has changed."""

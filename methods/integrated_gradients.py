@@ -33,7 +33,7 @@ class IntegratedGradients(Scorer):
     Parameters
     ----------
     steps : number of nodes of a fixed rule; naming it without a rule chooses ``"gausslegendre"``.
-    rule : ``"adaptive"`` (Gauss-Legendre with 4 nodes, then 12, then 32, only for those prompts and layers
+    rule : ``"adaptive"`` (Gauss-Legendre with 4 nodes, then 12, 32, 96 and 256, only for those prompts and layers
         whose completeness gap is still larger than the tolerance), ``"gausslegendre"``, ``"riemann_left"``,
         ``"riemann_right"``, ``"riemann_middle"``, ``"riemann_trapezoid"``, or ``"linspace"`` (nodes k/(n−1), equal
         weights 1/n: not exact in the limit of few nodes, kept to reproduce published numbers).
@@ -55,7 +55,7 @@ class IntegratedGradients(Scorer):
 
     steps: int = 0
     rule: str = ADAPTIVE
-    tolerance: float = 0.01
+    tolerance: float = 0.001
     objective: Objective = "prob"
     max_rows: int = 16384
 
@@ -82,9 +82,9 @@ class IntegratedGradients(Scorer):
     def score(self, model: NeuronModel, batch: Batch) -> Attribution:
         function = objective_function(model, batch, self.objective)
         activations = function.activations
-        most = LADDER[-1] if self.rule == ADAPTIVE else self.steps
+        steps = LADDER[0] if self.rule == ADAPTIVE else self.steps
         scores, differences = [], []
-        for rows in Rows.of(activations).chunks(self.max_rows // most):
+        for rows in Rows.of(activations).chunks(self.max_rows // steps):
             found, difference = self._scores(function, rows)
             scores.append(found)
             differences.append(difference)
@@ -109,12 +109,13 @@ class IntegratedGradients(Scorer):
     def _refined(self, function: RowObjective, rows: Rows, scores: Tensor, difference: Tensor) -> Tensor:
         """Scores with more nodes where the completeness gap asks for them."""
         # Below this the difference is itself rounding error, and no number of nodes brings the gap down.
-        noise = 32 * torch.finfo(scores.dtype).eps * function.clean()[rows.prompts].abs()
+        noise = 8 * torch.finfo(scores.dtype).eps * function.clean()[rows.prompts].abs()
         for steps in LADDER[1:]:
             gap = (scores.sum(-1) - difference).abs()
             rough = (gap > self.tolerance * difference.abs() + noise).nonzero()[:, 0]
-            if len(rough):
-                scores[rough], _ = integrate(function, rows[rough], "gausslegendre", steps)
+            for some in rough.split(max(1, self.max_rows // steps)):
+                if len(some):
+                    scores[some], _ = integrate(function, rows[some], "gausslegendre", steps)
         return scores
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from captum import attr
+from captum._utils.gradient import compute_layer_gradients_and_eval
 from torch import Tensor
 
-from kn_attrib.forward import AnswerObjective, at_answer
+from kn_attrib.forward import AnswerObjective
 from kn_attrib.model import NeuronModel, Objective
 from kn_attrib.prompts import Batch
 from kn_attrib.registry import register
@@ -42,18 +42,29 @@ class LayerConductance(Scorer):
     reference: ClassVar[str] = "Dhamdhere et al. 2018, arXiv 1805.12233"
 
     def score(self, model: NeuronModel, batch: Batch) -> Tensor:
-        forward = AnswerObjective(model, self.objective)
-        return torch.stack([self._layer(attr.LayerConductance(forward, site), model, batch) for site in model.taps], 1)
+        size = max(1, self.max_rows // (self.steps + 1))
+        parts = [Batch(batch.prompts[start : start + size], batch.device) for start in range(0, len(batch), size)]
+        return torch.cat([self._conductance(model, part) for part in parts])
 
-    def _layer(self, captum: attr.LayerConductance, model: NeuronModel, batch: Batch) -> Tensor:
-        scores = captum.attribute(
-            model.embed(batch),
-            baselines=0.0,
-            additional_forward_args=batch.where,
-            n_steps=self.steps,
-            # Captum ignores quadrature weights here: it adds up dh between points, so equal steps are the right ones.
-            method="riemann_trapezoid",
-            internal_batch_size=max(self.max_rows, 2 * len(batch)),
+    def _conductance(self, model: NeuronModel, batch: Batch) -> Tensor:
+        """What Captum's `LayerConductance` gives for each layer, from one pass for all of them."""
+        inputs, points = model.embed(batch), self.steps + 1
+        # Captum ignores quadrature weights here: it adds up dh between points, so equal steps are the right ones.
+        line = torch.cat([inputs * alpha for alpha in torch.linspace(0, 1, points).tolist()]).requires_grad_()
+        where = tuple(part.repeat(points, *[1] * (part.ndim - 1)) for part in batch.where)
+        gradients, states = compute_layer_gradients_and_eval(
+            AnswerObjective(model, self.objective), model.taps, (line,), additional_forward_args=where,
             attribute_to_layer_input=True,
-        )
-        return at_answer(scores, batch).detach()
+        )  # fmt: skip
+        positions = where[0]
+        rows = torch.arange(len(positions), device=positions.device)
+
+        def along(vectors: tuple[Tensor, ...]) -> Tensor:
+            """``[point, prompt, neuron]`` at the answer positions."""
+            return vectors[0].detach()[rows, positions].view(points, len(batch), -1)
+
+        layers = [
+            (along(gradient)[:-1] * along(state).diff(dim=0)).sum(0)
+            for gradient, state in zip(gradients, states, strict=True)
+        ]
+        return torch.stack(layers, dim=1)

@@ -21,7 +21,6 @@ from kn_attrib.evaluation.effects import INTACT, Evaluator, Job, Outcome, effect
 from kn_attrib.evaluation.harness import repr_of
 from kn_attrib.evaluation.selection import select_facts
 from kn_attrib.methods import Activation, IntegratedGradients
-from kn_attrib.model import Answer
 
 METHODS = ["integrated_gradients", "activation", "random"]
 KEEP = ("unknown",)
@@ -75,23 +74,16 @@ def test_evaluator_equals_the_context_manager(model: NeuronModel, world_of_two: 
         assert (outcome.rank, outcome.top) == (int(answer.rank[0]), int(answer.top[0]))
 
 
-def test_evaluator_measures_each_job_once(
-    model: NeuronModel, world_of_two: FactSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_evaluator_measures_each_job_once(model: NeuronModel, world_of_two: FactSet) -> None:
     prompts = model.encode(world_of_two[0], "held_out").texts
-    evaluator, asked = Evaluator(model), list[int]()
-    real = model.answers
-
-    def counted(batch: Batch) -> Answer:
-        asked.append(len(batch))
-        return real(batch)
-
-    monkeypatch.setattr(model, "answers", counted)
+    evaluator = Evaluator(model)
+    evaluator.run([Job(p, NeuronSet([(0, 0)]), 2.0) for p in prompts])  # the guards of the fast path run now
+    asked = model.cost.forwards
     jobs = [Job(p, NeuronSet([(0, 1)]), 0.0) for p in prompts] * 3
     first = evaluator.run(jobs)
-    assert sum(asked) == len(prompts)
+    assert model.cost.forwards == asked + len(prompts)
     assert evaluator.run(jobs) == first
-    assert sum(asked) == len(prompts)
+    assert model.cost.forwards == asked + len(prompts)
 
 
 def test_groups_hold_what_they_say(model: NeuronModel, world_of_two: FactSet) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -20,15 +21,17 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
-from kn_attrib import NeuronModel, load_model, score, suppress
+from kn_attrib import NeuronModel, NeuronSet, load_model, score, suppress
 from kn_attrib.architectures import ARCHITECTURES, Architecture
 from kn_attrib.compute import Compute
 from kn_attrib.facts import FactSet
 from kn_attrib.forward import PlainForward
-from kn_attrib.guards import PlainPathWarning
+from kn_attrib.guards import PlainPathWarning, wave_or_none
+from kn_attrib.interventions import scale_rows
 from kn_attrib.methods import Ablation, IntegratedGradients
 from kn_attrib.objective import RowObjective, objective_function
 from kn_attrib.prompts import Batch
+from kn_attrib.scaled import scaled_logits
 from kn_attrib.wave import WaveForward
 
 LLAMA_LIKE = "model.layers.{i}.mlp.down_proj"
@@ -179,6 +182,28 @@ def test_every_type_passes_its_guards_and_scores_as_on_the_plain_path(
     verdict = fast.verdict
     assert verdict is not None
     assert verdict.reason == ""
+
+
+@pytest.mark.parametrize("factor", [0.0, 2.0])
+@pytest.mark.parametrize("model_type", TYPES)
+def test_sets_of_neurons_are_scaled_as_on_the_plain_path(
+    model_type: str, factor: float, load_type: Loader, facts: FactSet
+) -> None:
+    model = load_type(model_type, "float64")
+    dice = random.Random(0)
+    every = list(model.all_neurons())
+    for batch in batches_of(model, facts):
+        sets = [NeuronSet(dice.sample(every, size)) for size in (0, 1, 5, 20, 1, len(every))]
+        sets.append(NeuronSet(neuron for neuron in every if neuron.layer == model.n_layers - 1))
+        prompts = [row % len(batch) for row in range(len(sets))]
+        assert wave_or_none(model, batch, "logit") is not None
+        found = torch.empty(len(sets), len(model.tokenizer), dtype=torch.float64)
+        for rows, logits in scaled_logits(model, batch, sets, prompts, factor, max_rows=3):
+            found[rows] = logits
+        where = torch.tensor(prompts)
+        with scale_rows(model, sets, factor):
+            expected = model.logits(batch.positions[where], **batch.inputs(where))
+        assert distance(found, expected) < LIMITS["float64"]
 
 
 @pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama", "gemma2", "gpt_neox"])

@@ -1,0 +1,56 @@
+"""Answers of many rows, each with neurons of its own scaled at the answer position: how interventions are measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from kn_attrib.forward import PlainForward
+from kn_attrib.guards import wave_or_none
+from kn_attrib.interventions import scale_rows
+from kn_attrib.memory import bytes_per_row
+from kn_attrib.model import NeuronModel
+from kn_attrib.neurons import NeuronSet
+from kn_attrib.prompts import Batch
+
+
+def scaled_logits(
+    model: NeuronModel, batch: Batch, sets: Sequence[NeuronSet], prompts: Sequence[int], factor: float,
+    max_rows: int = 1024,
+) -> Iterator[tuple[list[int], Tensor]]:  # fmt: skip
+    """Logits at the answer position, row by row, without gradients.
+
+    Row ``r`` is prompt ``prompts[r]`` of the batch with the activations of ``sets[r]`` multiplied by ``factor`` at the
+    answer position, each where it then stands: what earlier neurons of the set change is seen by later ones. The fast
+    path runs every prompt once and each row from the first layer that it changes.
+
+    Parameters
+    ----------
+    model, batch : the prompts.
+    sets, prompts : one entry per row: neurons, and index of the prompt within the batch.
+    factor : 0 suppresses, 2 doubles.
+    max_rows : most rows at a time; memory is kept by the model's budget too.
+
+    Yields
+    ------
+    Indices of some rows, and their logits ``[row, vocabulary]``; every row comes once.
+    """
+    wave = wave_or_none(model, batch, "logit")
+    forward = wave or PlainForward(model, batch, "logit")
+    first = [min((neuron.layer for neuron in model.check(neurons)), default=0) for neurons in sets]
+    cost = bytes_per_row(forward, gradient=False).tolist()
+    budget = model.compute.budget(model.device)
+    order = sorted(range(len(sets)), key=lambda row: first[row])
+    size = max(1, min(max_rows, int(budget // max(cost))))
+    with torch.no_grad():
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            some = [sets[row] for row in rows]
+            where = torch.tensor([prompts[row] for row in rows], device=model.device)
+            if wave is not None:
+                yield rows, wave.scaled_logits(some, where, factor)
+                continue
+            with scale_rows(model, some, factor):
+                yield rows, model.logits(batch.positions[where], **batch.inputs(where))
