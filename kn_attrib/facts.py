@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -145,6 +145,10 @@ class FactSet(Sequence[Fact]):
             if name not in self.relations:
                 raise FactError(unknown("relation", name, self.relations))
         return FactSet(tuple(f for f in self.facts if f.relation in relations))
+
+    def where(self, condition: Callable[[Fact], bool]) -> FactSet:
+        """The facts for which the condition holds."""
+        return FactSet(tuple(fact for fact in self.facts if condition(fact)))
 
     def spread(self, limit: int) -> FactSet:
         """At most ``limit`` facts, taken from the relations in turn so that each is represented."""

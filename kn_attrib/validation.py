@@ -37,6 +37,7 @@ class Validation:
 def validate(model: NeuronModel) -> Validation:
     """Check a model's neurons with one forward pass of a short dummy input.
 
+    - the output linear of each layer writes vectors of the model's hidden size;
     - the vectors recorded in each layer have the shape ``[row, token, neuron]`` and are read once per layer;
     - the recorded vector times the output weight plus bias reproduces the output linear's output;
     - changing one neuron of each layer at the answer position changes the logits there.
@@ -45,6 +46,8 @@ def validate(model: NeuronModel) -> Validation:
     ------
     ModelError : one of these does not hold; the layer and the reason are named.
     """
+    for layer in range(model.n_layers):
+        _check_width(model, layer)
     layers, position = model.n_layers, DUMMY_TOKENS - 1
     # Row 0 is clean, row l + 1 has a neuron of layer l changed, the last row shows how much equal rows differ.
     rows = layers + 2
@@ -68,6 +71,16 @@ def validate(model: NeuronModel) -> Validation:
         logits = model.logits(positions, **inputs)
     errors = [_output_error(model, layer, recorded, outputs, position) for layer in range(layers)]
     return Validation(max(errors), _least_effect(model, logits))
+
+
+def _check_width(model: NeuronModel, layer: int) -> None:
+    hidden = getattr(model.model.config.get_text_config(), "hidden_size", None)
+    width = model.value_vectors(layer).shape[1]
+    if hidden is not None and width != hidden:
+        raise ModelError(
+            f"{_where(model, layer)} writes vectors of {width} values; the hidden states have {hidden}. Expected the "
+            "linear that ends the feed-forward block, not one inside it."
+        )
 
 
 def _check_shape(model: NeuronModel, layer: int, vectors: Tensor, rows: int) -> None:

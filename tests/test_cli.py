@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +14,8 @@ from torch import Tensor
 from typer.testing import CliRunner, Result
 
 from kn_attrib import Batch, Comparison, NeuronModel, NeuronScores, Refinement, list_methods, load_facts, refine_all
-from kn_attrib.cli import app, main
-from kn_attrib.errors import ConfigError, ModelError, StoreError
+from kn_attrib.cli import app
+from kn_attrib.errors import ConfigError, FactError, ModelError, StoreError
 from kn_attrib.evaluation.figures import FIGURES
 from kn_attrib.methods import Random
 from kn_attrib.store import read_json
@@ -76,7 +73,7 @@ def test_methods_lists_everything_about_each() -> None:
         assert re.search(rf"^{name}\b", text, re.MULTILINE)
     assert "layer_conductance (also layer_integrated_conductance)" in text
     assert Random.summary() in text
-    assert "parameters: steps=0, rule='adaptive', tolerance=0.01, objective='prob', max_rows=" in text
+    assert "parameters: steps=0, rule='adaptive', tolerance=0.001, objective='prob', max_rows=" in text
     assert "presets: integrated_gradients:dai2022, integrated_gradients:eleuther" in text
     assert "paper: Dai et al. 2022, arXiv 2104.08696" in text
     assert re.search(r"origin: \S+random\.py:\d+", text)
@@ -132,6 +129,14 @@ def test_facts_counts_each_relation(facts_file: Path) -> None:
     text = output("facts", "--facts", facts_file)
     assert f"4 facts of 1 relations, sha256 {load_facts(facts_file).digest[:12]}" in text
     assert "capital 4 4 0 0 5 2" in text
+
+
+def test_facts_takes_answers_of_so_many_words(tmp_path: Path) -> None:
+    out = tmp_path / "two.jsonl"
+    assert "2 relations" in output("facts", "--relations", "capital,sport", "--answer-words", 2, "--out", out)
+    assert {len(fact.answer.split()) for fact in load_facts(out)} == {2}
+    with pytest.raises(FactError, match="none of the 174 facts has an answer of 9 words"):
+        raise_from(run("facts", "--relations", "capital", "--answer-words", 9))
 
 
 def test_facts_shows_one_fact(facts_file: Path) -> None:
@@ -317,47 +322,3 @@ def test_config_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("- 1")
     with pytest.raises(ConfigError, match=r"bad\.yaml holds list; expected keys and values"):
         raise_from(run("score", "--config", tmp_path / "bad.yaml"))
-
-
-# -- the program -----------------------------------------------------------------------------------------------------
-
-
-def test_main_turns_errors_into_one_line_on_stderr(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["kn-attrib", "facts", "--facts", "nowhere.jsonl"])
-    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert end.value.code == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("kn-attrib: error: no facts at 'nowhere.jsonl'; expected 'world'")
-    assert captured.err.count("\n") == 1
-
-
-def test_main_says_in_one_line_what_is_skipped(
-    saved_bert: Path, facts_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    lines = facts_file.read_text().splitlines()
-    facts_file.write_text("\n".join([lines[0], lines[1].replace('"Rome"', '"Lutetia"')]))
-    arguments = ["score", "--model", str(saved_bert), "--facts", str(facts_file), "--method", "random"]
-    monkeypatch.setattr(sys, "argv", ["kn-attrib", *arguments])
-    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    with warnings.catch_warnings():
-        warnings.simplefilter("default")
-        with pytest.raises(SystemExit) as end:
-            main()
-    assert not end.value.code
-    said = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
-    assert len(said) == 1
-    assert said[0].startswith(
-        "kn-attrib: warning: 5 of 10 prompts were left out (answer unknown to the tokenizer: 5); the"
-    )
-
-
-def test_python_m_kn_attrib(facts_file: Path) -> None:
-    command = [sys.executable, "-m", "kn_attrib", "facts", "--facts", str(facts_file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "4 facts of 1 relations" in done.stdout
-    assert done.stderr == ""

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
-from kn_attrib import FactSet, load_facts, load_model
+from kn_attrib import FactSet, compare, load_facts, load_model
 from kn_attrib.errors import ModelError
 from kn_attrib.zoo import zoo_card, zoo_names, zoo_path
 from kn_attrib.zoo.measure import accuracy
 from kn_attrib.zoo.recipes import RECIPES
 
-NAMES = ("bert-facts", "bert-plain", "gpt2-facts")
+NAMES = ("bert-facts", "bert-plain", "gpt2-facts", "llama-facts")
+TWO_WORDS = 2
 
 
 def test_the_models_are_here_and_each_has_a_recipe() -> None:
@@ -69,6 +70,22 @@ def test_facts_are_in_the_feed_forward_blocks_of_all_but_the_control() -> None:
     for name in NAMES:
         assert abs(effects[name]["random"]) < 0.02
         assert effects[name]["integrated_gradients"] < effects[name]["activation"]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "bert-plain"])
+def test_answers_of_two_tokens_run_through_the_whole_comparison(name: str) -> None:
+    model = load_model(f"zoo:{name}")
+    facts = load_facts("world").where(lambda fact: len(fact.answer.split()) == TWO_WORDS)
+    assert len(facts) >= 100
+    assert {len(text) for text in model.encode(facts[:20]).texts} == {TWO_WORDS}
+    card: dict[str, Any] = zoo_card(name)
+    assert card["accuracy"]["prompts"]["two_token_answers"] >= 0.8
+    methods = ["integrated_gradients", "gradient_x_activation", "random"]
+    comparison = compare(model, facts, methods, limit=8, max_prompts=2, budgets=[10], progress=False)
+    assert set(comparison.facts.query("status == 'used'").prompts) == {2}
+    rows = comparison.rows.query("metric == 'relative_change' and group == 'target' and selection == 'k=10'")
+    effect = rows.query("neurons == 'method' and intervention == 'suppress'").groupby("method").value.mean()
+    assert effect["integrated_gradients"] < effect["random"] - 0.05
 
 
 def test_training_is_a_function_of_its_seed(tmp_path: Path) -> None:

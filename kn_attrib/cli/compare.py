@@ -24,6 +24,7 @@ def command(
         str, typer.Option(help="Methods separated by commas: name, name:preset or name(param=value); or 'all'.")
     ] = ",".join(DEFAULT_METHODS),
     relations: options.Relations = "",
+    answer_words: options.AnswerWords = 0,
     limit: options.Limit = 51,
     max_prompts: Annotated[int, typer.Option(help="Most attribution prompts per fact; 0 for all.", min=0)] = 0,
     budgets: Annotated[str, typer.Option(help="Numbers of neurons for the equal-budget comparison.")] = "1,5,10,20",
@@ -52,7 +53,7 @@ def command(
     try:
         comparison = compare(
             options.open_model(model, dtype, device),
-            options.open_facts(facts, relations),
+            options.open_facts(facts, relations, answer_words),
             chosen,
             budgets=options.integers("budgets", budgets),
             refinement=refinement or None,

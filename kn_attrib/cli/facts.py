@@ -16,6 +16,7 @@ NAME = "facts"
 def command(
     facts: options.Facts = "world",
     relations: options.Relations = "",
+    answer_words: options.AnswerWords = 0,
     fact: Annotated[str, typer.Option(help="Show one fact with its texts.")] = "",
     out: Annotated[Path | None, typer.Option(help="Write the facts to this .jsonl file.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Write over the file.")] = False,
@@ -24,7 +25,7 @@ def command(
 
     Example: kn-attrib facts --facts my_facts.jsonl
     """
-    chosen = options.open_facts(facts, relations)
+    chosen = options.open_facts(facts, relations, answer_words)
     if fact:
         one = chosen[fact]
         typer.echo(f"{one.id}: {one.subject} → {one.answer}" + "".join(f" | {a}" for a in one.alternatives))

@@ -12,7 +12,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from kn_attrib.errors import ConfigError, unknown
+from kn_attrib.errors import ConfigError, FactError, unknown
 from kn_attrib.facts import FactSet, load_facts
 from kn_attrib.loading import load_model
 from kn_attrib.model import NeuronModel
@@ -68,6 +68,7 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
 Model = Annotated[str, typer.Option(help="zoo:NAME, a Hugging Face id, or a local folder.")]
 Facts = Annotated[str, typer.Option(help="'world' (shipped), a .jsonl file, a .json file or a folder.")]
 Relations = Annotated[str, typer.Option(help="Only these relations, separated by commas.")]
+AnswerWords = Annotated[int, typer.Option(help="Only facts whose answer has this many words; 0 for all.", min=0)]
 Limit = Annotated[int, typer.Option(help="Most facts, taken from the relations in turn; 0 for all.", min=0)]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Device = Annotated[str, typer.Option(help="Torch device; default: CUDA if there is one, else CPU.")]
@@ -91,10 +92,16 @@ def open_model(source: str, dtype: str, device: str) -> NeuronModel:
     return load_model(source, dtype=dtype, device=device or None)
 
 
-def open_facts(source: str, relations: str) -> FactSet:
-    """`load_facts`, restricted to relations if any are named."""
+def open_facts(source: str, relations: str, answer_words: int = 0) -> FactSet:
+    """`load_facts`, restricted to relations if any are named, and to answers of so many words."""
     facts = load_facts(source)
-    return facts.of(*split(relations)) if relations else facts
+    facts = facts.of(*split(relations)) if relations else facts
+    if not answer_words:
+        return facts
+    chosen = facts.where(lambda fact: len(fact.answer.split()) == answer_words)
+    if not chosen:
+        raise FactError(f"none of the {len(facts)} facts has an answer of {answer_words} words; try --answer-words 1.")
+    return chosen
 
 
 WIDTH = 180

@@ -23,6 +23,7 @@ def command(
     method: Annotated[str, typer.Option(help="name, name:preset or name(param=value).")] = "integrated_gradients",
     refinement: Annotated[str, typer.Option(help="Preset of the refinement: dai2022 or eleuther.")] = "",
     relations: options.Relations = "",
+    answer_words: options.AnswerWords = 0,
     limit: options.Limit = 10,
     seed: Annotated[int | None, typer.Option(help="Seed of methods that draw at random.")] = None,
     device: options.Device = "",
@@ -39,7 +40,7 @@ def command(
     if out is not None and out.exists() and not overwrite:
         raise StoreError(f"{out} exists; choose another --out file, or say --overwrite.")
     options.plugins(plugin)
-    chosen = options.open_facts(facts, relations)
+    chosen = options.open_facts(facts, relations, answer_words)
     some = [chosen[fact]] if fact else list(chosen.spread(limit) if limit else chosen)
     scorer = make_scorer(method)
     if seed is not None and "seed" in scorer.params():
