@@ -136,6 +136,12 @@ class Comparison:
         ordered: pd.DataFrame = table[[c for c in order if c in table]].rename_axis(columns=None)
         return ordered
 
+    def leaderboard(self) -> pd.DataFrame:
+        """Methods at equal budgets: cost, suppression, and share of what direct search reaches (see `leaderboard`)."""
+        from kn_attrib.evaluation.leaderboard import leaderboard
+
+        return leaderboard(self)
+
     @property
     def precondition(self) -> dict[str, float]:
         """Relative change of p(answer) when the whole FFN is silent at the answer: ``mean, low, high, n``."""

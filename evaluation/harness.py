@@ -316,7 +316,7 @@ class _Run:
         if scores.gap is not None and scores.difference is not None:
             gap = float(np.median((scores.gap.abs() / scores.difference.abs().clamp_min(1e-12)).numpy()))
         self.methods.append(
-            {"method": label, "name": scorer.name, "params": scorer.params(), **cost,
+            {"method": label, "name": scorer.name, "params": scorer.params(), **cost, "prompts": len(scores),
              "seconds_per_prompt": cost["seconds"] / len(scores), "median_relative_gap": gap}
         )  # fmt: skip
 

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from kn_attrib.evaluation.figures import CAPTIONS, FIGURES
+from kn_attrib.evaluation.leaderboard import leaderboard_text
 from kn_attrib.evaluation.selection import REASONS
 from kn_attrib.store import write_text
 
@@ -43,6 +44,7 @@ def write_report(comparison: Comparison, path: Path) -> Path:
             manifest=comparison.manifest,
             tables=tables,
             budgets=budgets,
+            leaderboard=leaderboard_text(comparison) if budgets and comparison.methods else None,
             other_metrics=_other_metrics(comparison),
             figures=[(name, CAPTIONS[name], svg(FIGURES[name](comparison), name)) for name in FIGURES],
             status=_status(comparison.facts),

@@ -9,6 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+COLUMNS_AT_ONCE = 256
+"""Quantities whose resampled means are held at a time."""
 
 
 def mean_weights(relations: Sequence[str]) -> Array:
@@ -65,9 +67,11 @@ def summarise(values: pd.DataFrame, relations: pd.Series, resamples: int = 10_00
             rows.iloc[columns, 3] = 0
             continue
         names = relations[here].tolist()
-        data = values.to_numpy(dtype=float)[np.ix_(here, columns)]
-        means = resampled_weights(names, resamples, seed) @ data
-        rows.iloc[columns, 0] = mean_weights(names) @ data
-        rows.iloc[columns, 1:3] = np.quantile(means, [0.025, 0.975], axis=0).T
+        weights = resampled_weights(names, resamples, seed)
+        for start in range(0, len(columns), COLUMNS_AT_ONCE):
+            some = columns[start : start + COLUMNS_AT_ONCE]
+            data = values.to_numpy(dtype=float)[np.ix_(here, some)]
+            rows.iloc[some, 0] = mean_weights(names) @ data
+            rows.iloc[some, 1:3] = np.quantile(data.T @ weights.T, [0.025, 0.975], axis=1).T
         rows.iloc[columns, 3] = here.sum()
     return rows

@@ -11,6 +11,7 @@ from kn_attrib.cli import options
 from kn_attrib.evaluation import DEFAULT_METHODS, Comparison, ComparisonInterrupted, compare
 from kn_attrib.evaluation.comparison import check_folder
 from kn_attrib.evaluation.figures import FIGURES
+from kn_attrib.evaluation.leaderboard import leaderboard_text
 from kn_attrib.registry import list_methods
 from kn_attrib.store import atomic_path, check_writable
 
@@ -102,5 +103,9 @@ def _publish(comparison: Comparison, out: Path) -> None:
         title = f"Relative change of p(answer) in %, refined neurons {what}: mean [95 % interval]"
         # The unit is in the title: a terminal has no room for it in every cell.
         options.show_frame(comparison.table(intervention).replace(" %", "", regex=True), title)
+        typer.echo("")
+    if len(comparison.selections) > 1:
+        title = "Equal budgets, neurons suppressed: relative change of p(answer) in %, and share of direct search's"
+        options.show_frame(leaderboard_text(comparison), title)
         typer.echo("")
     typer.echo(f"Rows, figures and manifest: {out}\nReport: {report}")
