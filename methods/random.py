@@ -26,6 +26,10 @@ class Random(Scorer):
     Parameters
     ----------
     seed : the seed.
+
+    Reference
+    ---------
+    A control, of no paper.
     """
 
     seed: int = 0

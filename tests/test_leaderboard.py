@@ -27,7 +27,7 @@ def record(method: str, fact: str, value: float, **changes: str) -> dict[str, An
 def comparison() -> Comparison:
     rows = [record(m, fact, value) for m, effects in EFFECTS.items() for fact, value in effects.items()]
     rows += [record(m, "a1", 9.0, neurons="random") for m in EFFECTS]
-    methods = [
+    methods: list[dict[str, Any]] = [
         {"method": m, "name": m, "params": {}, "seconds": 6.0, "forwards": 30, "backwards": 12, "prompts": 6}
         for m in ("activation", "ablation", "greedy_ablation")
     ]

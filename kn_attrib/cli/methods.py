@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
+from kn_attrib.catalogue import catalogue
 from kn_attrib.cli import options
 from kn_attrib.registry import get_method, list_methods, origin
 
 NAME = "methods"
 
 
-def command(plugin: options.Plugin = None) -> None:
+def command(
+    plugin: options.Plugin = None,
+    markdown: Annotated[bool, typer.Option(help="Print a page of documentation instead.")] = False,
+) -> None:
     """List the scoring methods: summary, parameters with defaults, presets, paper, origin.
 
     Example: kn-attrib methods --plugin my_scorer.py
     """
     options.plugins(plugin)
+    if markdown:
+        print(catalogue(), end="")
+        return
     every = list_methods(aliases=True)
     for name in list_methods():
         cls = get_method(name)
