@@ -128,6 +128,7 @@ class Comparison:
             "none",
             "target",
             "same_object",
+            "same_subject",
             "same_relation",
             "other_relation",
             "random",

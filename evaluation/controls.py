@@ -13,8 +13,8 @@ from kn_attrib.model import NeuronModel
 from kn_attrib.neurons import Neuron, NeuronSet
 from kn_attrib.prompts import Text
 
-Group = Literal["target", "same_object", "same_relation", "other_relation"]
-GROUPS: tuple[Group, ...] = ("target", "same_object", "same_relation", "other_relation")
+Group = Literal["target", "same_object", "same_subject", "same_relation", "other_relation"]
+GROUPS: tuple[Group, ...] = ("target", "same_object", "same_subject", "same_relation", "other_relation")
 NEURON_SETS = ("method", "random", "random_same_layer")
 
 
@@ -30,8 +30,8 @@ def group_prompts(
     """Held-out prompts of the target and of its control facts.
 
     ``target``: all held-out prompts of the fact. Each control group: up to ``n_facts`` other facts that the model
-    knows, one held-out prompt each, drawn with the seed: ``same_object`` (same answer), ``same_relation`` (same
-    relation, other answer), ``other_relation`` (other relation, answer and subject). A group may be empty.
+    knows, one held-out prompt each, drawn with the seed: ``same_object`` (same answer), ``same_subject`` (same
+    subject, other relation and answer), ``same_relation`` (same relation, other answer), ``other_relation`` (other relation, answer and subject). A group may be empty.
     """
     groups: dict[Group, tuple[Text, ...]] = {"target": target.held_out}
     for group in GROUPS[1:]:
@@ -46,6 +46,8 @@ def _belongs(group: Group, target: Candidate, other: Candidate) -> bool:
     a, b = target.fact, other.fact
     if group == "same_object":
         return a.answer == b.answer and a.subject != b.subject
+    if group == "same_subject":
+        return a.subject == b.subject and a.relation != b.relation and a.answer != b.answer
     if group == "same_relation":
         return a.relation == b.relation and a.answer != b.answer and a.subject != b.subject
     return a.relation != b.relation and a.answer != b.answer and a.subject != b.subject

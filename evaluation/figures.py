@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 GROUP_NAMES = {
     "target": "this fact",
     "same_object": "same answer",
+    "same_subject": "same subject",
     "same_relation": "same relation",
     "other_relation": "other relation",
     "random": "this fact, random neurons",
 }
 # Dark for what should move, lighter for the control groups, grey for random neurons.
-GROUP_COLOURS = dict(zip(GROUP_NAMES, [*sns.color_palette("colorblind")[:4], (0.6, 0.6, 0.6)], strict=True))
+GROUP_COLOURS = dict(zip(GROUP_NAMES, [*sns.color_palette("colorblind")[:5], (0.6, 0.6, 0.6)], strict=True))
 
 
 @contextmanager
@@ -50,7 +51,7 @@ def bars(comparison: Comparison, intervention: str) -> Figure:
     data = pd.concat([own, random])
     names = {"suppress": "Suppressing", "amplify": "Amplifying"}
     with _style():
-        figure, axes = _figure(8.5, 1.2 + 0.62 * len(comparison.methods))
+        figure, axes = _figure(8.5, 1.2 + 0.7 * len(comparison.methods))
         sns.barplot(
             data, y="method", x="mean", hue="group", order=comparison.methods, hue_order=list(GROUP_NAMES),
             palette=GROUP_COLOURS, orient="h", ax=axes, errorbar=None,
@@ -63,7 +64,7 @@ def bars(comparison: Comparison, intervention: str) -> Figure:
         handles, _ = axes.get_legend_handles_labels()
         if axes.legend_ is not None:
             axes.legend_.remove()
-        figure.legend(handles, GROUP_NAMES.values(), loc="outside lower center", ncols=5, frameon=False)
+        figure.legend(handles, GROUP_NAMES.values(), loc="outside lower center", ncols=6, frameon=False)
     return figure
 
 
@@ -100,9 +101,11 @@ def budgets(comparison: Comparison) -> Figure:
     cells = comparison.cell(intervention="suppress", group="target")
     cells = cells[cells.selection.str.startswith("k=")].assign(k=lambda f: f.selection.str[2:].astype(int))
     own = cells[cells.neurons == "method"]
-    palette = dict(zip(comparison.methods, sns.color_palette("colorblind", len(comparison.methods)), strict=True))
+    n = len(comparison.methods)
+    colours = sns.color_palette("colorblind", n) if n <= 10 else sns.color_palette("husl", n)
+    palette = dict(zip(comparison.methods, colours, strict=True))
     with _style():
-        figure, axes = _figure(7.5, 4.2)
+        figure, axes = _figure(7.5, max(4.2, 1.2 + 0.19 * n))
         for method, part in own.groupby("method", sort=False):
             part = part.sort_values("k")
             colour = palette[str(method)]

@@ -93,12 +93,13 @@ def test_groups_hold_what_they_say(model: NeuronModel, world_of_two: FactSet) ->
     members = {g: {p.fact.id for p in prompts} for g, prompts in groups.items()}
     assert groups["target"] == target.held_out
     assert members["same_object"] == {"lies:Italy"}
+    assert members["same_subject"] == {"lies:France"}  # whose answer is Rome
     assert members["same_relation"] == {"capital:Italy", "capital:Germany", "capital:Spain"}
     assert members["other_relation"] == {"lies:Germany", "lies:Spain"}
     for prompts in groups.values():
         assert all(p.text in p.fact.held_out for p in prompts)
     assert group_prompts(target, selection.pool, 5, seed=0) == groups
-    assert sum(len(p) for g, p in group_prompts(target, selection.pool, 1, seed=0).items() if g != "target") == 3
+    assert sum(len(p) for g, p in group_prompts(target, selection.pool, 1, seed=0).items() if g != "target") == 4
 
 
 def test_control_sets_have_the_same_size_and_layers(model: NeuronModel) -> None:
@@ -118,7 +119,7 @@ def test_rows_are_complete(comparison: Comparison, world_of_two: FactSet) -> Non
     rows = comparison.rows[comparison.rows.method != "whole_ffn"]
     cells = rows.groupby(["fact", "method", "selection", "neurons", "intervention", "group"]).size()
     assert (cells == 7).all()
-    assert len(cells) == 8 * 3 * 3 * 3 * 2 * 4
+    assert len(cells) == 8 * 3 * 3 * 3 * 2 * len(GROUPS)
     assert set(rows.group) == set(GROUPS)
     assert rows.value.notna().all()
 
