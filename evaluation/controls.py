@@ -30,8 +30,9 @@ def group_prompts(
     """Held-out prompts of the target and of its control facts.
 
     ``target``: all held-out prompts of the fact. Each control group: up to ``n_facts`` other facts that the model
-    knows, one held-out prompt each, drawn with the seed: ``same_object`` (same answer), ``same_subject`` (same
-    subject, other relation and answer), ``same_relation`` (same relation, other answer), ``other_relation`` (other relation, answer and subject). A group may be empty.
+    knows, one held-out prompt each, drawn with the seed: ``same_object`` (same answer), ``same_subject`` (same subject,
+    other relation and answer), ``same_relation`` (same relation, other answer), ``other_relation`` (other relation,
+    answer and subject). A group may be empty.
     """
     groups: dict[Group, tuple[Text, ...]] = {"target": target.held_out}
     for group in GROUPS[1:]:
