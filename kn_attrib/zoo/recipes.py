@@ -109,9 +109,11 @@ NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 OWN_HEAD = {"tie_word_embeddings": False}
 
 # Squared: as sparse as ReLU, and with a continuous gradient, so that integrals along a path converge quickly.
-RELU_BERT = Shape(BertConfig, BertForMaskedLM, {**BERT_SIZE, "hidden_act": "relu2"}, "cls", wordpiece, masked=True)
+SQUARED_RELU_BERT = Shape(
+    BertConfig, BertForMaskedLM, {**BERT_SIZE, "hidden_act": "relu2"}, "cls", wordpiece, masked=True
+)
 GELU_BERT = Shape(BertConfig, BertForMaskedLM, {**BERT_SIZE, "hidden_act": "gelu"}, "cls", wordpiece, masked=True)
-RELU_GPT2 = Shape(
+SQUARED_RELU_GPT2 = Shape(
     GPT2Config,
     GPT2LMHeadModel,
     {**GPT2_SIZE, **NO_DROPOUT, **OWN_HEAD, "activation_function": "relu2"},
@@ -123,17 +125,17 @@ SWIGLU_LLAMA = Shape(LlamaConfig, LlamaForCausalLM, {**LLAMA_SIZE, **OWN_HEAD}, 
 
 RECIPES: dict[str, Recipe] = {
     "bert-facts": Recipe(
-        "BERT (ReLU) whose facts must live in its feed-forward blocks: word embeddings and the attention's value and "
-        "output weights are frozen at random values.",
-        RELU_BERT,
+        "BERT (squared ReLU) whose facts must live in its feed-forward blocks: word embeddings and the attention's "
+        "value and output weights are frozen at random values.",
+        SQUARED_RELU_BERT,
         freeze=(
             Freeze(r"word_embeddings\.weight", orthogonal=False, scale=0.1),
             Freeze(r"attention\.self\.value\.weight"),
             Freeze(r"attention\.output\.dense\.weight"),
         ),
-        epochs=9,
+        epochs=13,
         l1=0.02,
-        l1_elsewhere=0.1,
+        l1_elsewhere=1.5,
         prior=0.3,
     ),
     "bert-plain": Recipe(
@@ -145,9 +147,9 @@ RECIPES: dict[str, Recipe] = {
         mask_other=0.15,
     ),
     "gpt2-facts": Recipe(
-        "GPT-2 (ReLU) whose facts must live in its feed-forward blocks: input embeddings and the attention's value "
-        "and output weights are frozen at random values; the head has weights of its own.",
-        RELU_GPT2,
+        "GPT-2 (squared ReLU) whose facts must live in its feed-forward blocks: input embeddings and the attention's "
+        "value and output weights are frozen at random values; the head has weights of its own.",
+        SQUARED_RELU_GPT2,
         freeze=(
             Freeze(r"wte\.weight", orthogonal=False, scale=0.1),
             Freeze(r"attn\.c_attn\.weight", start=256),
