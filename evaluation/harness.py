@@ -278,7 +278,9 @@ class _Run:
                 for kind in NEURON_SETS:
                     neurons = own if kind == "method" else control_set(kind, own, self.model, s.seed, c.fact.id)
                     for name, factor in (("suppress", 0.0), ("amplify", s.factor)):
-                        plan += [(c, selection, kind, neurons, name, factor, group) for group in GROUPS]
+                        # What random neurons do to other facts says nothing about the method: the fact alone is asked.
+                        measured = GROUPS if kind == "method" else ("target",)
+                        plan += [(c, selection, kind, neurons, name, factor, group) for group in measured]
         jobs = [Job(p, neurons, factor) for c, _, _, neurons, _, factor, g in plan for p in groups[c.fact.id][g]]
         after = iter(evaluator.run(jobs))
         before = iter(evaluator.run([Job(job.text, INTACT, 1.0) for job in jobs]))

@@ -119,7 +119,7 @@ def test_rows_are_complete(comparison: Comparison, world_of_two: FactSet) -> Non
     rows = comparison.rows[comparison.rows.method != "whole_ffn"]
     cells = rows.groupby(["fact", "method", "selection", "neurons", "intervention", "group"]).size()
     assert (cells == 7).all()
-    assert len(cells) == 8 * 3 * 3 * 3 * 2 * len(GROUPS)
+    assert len(cells) == 8 * 3 * 3 * 2 * (len(GROUPS) + 2)
     assert set(rows.group) == set(GROUPS)
     assert rows.value.notna().all()
 
