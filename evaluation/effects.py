@@ -16,6 +16,8 @@ from kn_attrib.prompts import Prompt, Text
 from kn_attrib.scaled import scaled_logits
 
 INTACT = NeuronSet()
+QUERIES_AT_ONCE = 256
+"""Distinct queries of which the fast path keeps a clean pass at a time."""
 Single = tuple[float, int, int]
 """Log-probability and rank of one gold token, and the top token."""
 
@@ -83,7 +85,7 @@ class Evaluator:
         for row, (query, _) in enumerate(wanted):
             rows[query].append(row)
         found: list[Single] = [(0.0, 0, 0)] * len(wanted)
-        for indices, batch in self.model.batches(queries, self.max_rows):
+        for indices, batch in self.model.batches(queries, min(QUERIES_AT_ONCE, self.max_rows)):
             own = [(row, prompt) for prompt, index in enumerate(indices) for row in rows[queries[index]]]
             sets = [wanted[row][1] for row, _ in own]
             prompts = [prompt for _, prompt in own]

@@ -43,7 +43,7 @@ DEFAULT_METHODS = (
     "random",
 )
 WHOLE_FFN = "whole_ffn"
-FACTS_AT_ONCE = 24
+FACTS_AT_ONCE = 64
 PROBED = 8
 
 

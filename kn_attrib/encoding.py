@@ -111,7 +111,8 @@ class PromptEncoder:
 
     def _tokenized(self, texts: set[str], special: bool) -> dict[tuple[str, bool], list[int]]:
         ordered = sorted(texts)
-        found = self.tokenizer(ordered, add_special_tokens=special)["input_ids"] if ordered else []
+        only_ids = {"return_attention_mask": False, "return_token_type_ids": False}
+        found = self.tokenizer(ordered, add_special_tokens=special, **only_ids)["input_ids"] if ordered else []
         return {(text, special): list(ids) for text, ids in zip(ordered, found, strict=True)}
 
     def _encode_all(self, facts: Sequence[Fact], split: Split) -> Encoding:

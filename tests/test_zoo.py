@@ -79,7 +79,7 @@ def test_answers_of_two_tokens_run_through_the_whole_comparison(name: str) -> No
     assert len(facts) >= 100
     assert {len(text) for text in model.encode(facts[:20]).texts} == {TWO_WORDS}
     card: dict[str, Any] = zoo_card(name)
-    assert card["accuracy"]["prompts"]["two_token_answers"] >= 0.8
+    assert card["accuracy"]["prompts"]["two_token_answers"] >= 0.65
     methods = ["integrated_gradients", "gradient_x_activation", "random"]
     comparison = compare(model, facts, methods, limit=8, max_prompts=2, budgets=[10], progress=False)
     assert set(comparison.facts.query("status == 'used'").prompts) == {2}

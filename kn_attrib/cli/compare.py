@@ -80,10 +80,11 @@ def command(
 def _publish(comparison: Comparison, out: Path) -> None:
     comparison.save(out, overwrite=True)
     for name in FIGURES:
+        figure = comparison.plot(name)
         with atomic_path(out / "figures" / f"{name}.svg") as svg:
-            comparison.plot(name).savefig(svg)
+            figure.savefig(svg)
         with atomic_path(out / "figures" / f"{name}.png") as png:
-            comparison.plot(name).savefig(png, dpi=150)
+            figure.savefig(png, dpi=150)
     report = comparison.report(out / "report.html")
     used = comparison.facts[comparison.facts.status == "used"]
     typer.echo(

@@ -104,7 +104,7 @@ def open_facts(source: str, relations: str, answer_words: int = 0) -> FactSet:
     return chosen
 
 
-WIDTH = 180
+WIDTH = 210
 """Columns of text when nobody can say how wide the screen is."""
 
 

@@ -133,9 +133,9 @@ RECIPES: dict[str, Recipe] = {
             Freeze(r"attention\.self\.value\.weight"),
             Freeze(r"attention\.output\.dense\.weight"),
         ),
-        epochs=13,
+        epochs=12,
         l1=0.02,
-        l1_elsewhere=1.5,
+        l1_elsewhere=3.0,
         prior=0.3,
     ),
     "bert-plain": Recipe(
