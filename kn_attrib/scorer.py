@@ -138,7 +138,7 @@ class ContrastScorer(Scorer):
 class FactScorer(ContrastScorer):
     """A method that scores a fact as a whole, from all of its prompts: each prompt of the fact gets the same scores."""
 
-    _scores: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _found: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @abstractmethod
     def score_facts(self, model: NeuronModel, pool: Pool) -> dict[str, Tensor]:
@@ -147,7 +147,7 @@ class FactScorer(ContrastScorer):
     def fit(self, model: NeuronModel, prompts: Sequence[Prompt], others: Sequence[Prompt] = ()) -> Self:
         """A copy of the method that has scored the facts (parameters as in `Scorer.fit`)."""
         fitted = super().fit(model, prompts, others)
-        object.__setattr__(fitted, "_scores", self.score_facts(model, fitted.pool))
+        object.__setattr__(fitted, "_found", self.score_facts(model, fitted.pool))
         return fitted
 
     def score(self, model: NeuronModel, batch: Batch) -> Tensor:
@@ -157,10 +157,10 @@ class FactScorer(ContrastScorer):
         ------
         MethodError : a fact of the batch was not among those fitted on.
         """
-        unknown_facts = [fact.id for fact in batch.facts if fact.id not in self._scores]
+        unknown_facts = [fact.id for fact in batch.facts if fact.id not in self._found]
         if unknown_facts:
             raise MethodError(
                 f"{self.name} was not fitted on fact {unknown_facts[0]!r}; call kn_attrib.score(model, facts, …), or "
                 "its fit(model, prompts, others) first."
             )
-        return torch.stack([self._scores[fact.id] for fact in batch.facts])
+        return torch.stack([self._found[fact.id] for fact in batch.facts])
