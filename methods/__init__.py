@@ -6,6 +6,9 @@ from kn_attrib.methods.gradient_x_activation import GradientXActivation
 from kn_attrib.methods.integrated_gradients import IntegratedGradients
 from kn_attrib.methods.layer_conductance import LayerConductance
 from kn_attrib.methods.layer_integrated_gradients import LayerIntegratedGradients
+from kn_attrib.methods.logit_attribution import LogitAttribution
+from kn_attrib.methods.logprob_increase import LogprobIncrease
+from kn_attrib.methods.query_neurons import QueryNeurons
 from kn_attrib.methods.random import Random
 
 __all__ = [
@@ -15,5 +18,8 @@ __all__ = [
     "IntegratedGradients",
     "LayerConductance",
     "LayerIntegratedGradients",
+    "LogitAttribution",
+    "LogprobIncrease",
+    "QueryNeurons",
     "Random",
 ]
