@@ -10,6 +10,8 @@ from kn_attrib.methods.logit_attribution import LogitAttribution
 from kn_attrib.methods.logprob_increase import LogprobIncrease
 from kn_attrib.methods.query_neurons import QueryNeurons
 from kn_attrib.methods.random import Random
+from kn_attrib.methods.random_matched import RandomMatched
+from kn_attrib.methods.shuffled import Shuffled
 
 __all__ = [
     "Ablation",
@@ -22,4 +24,6 @@ __all__ = [
     "LogprobIncrease",
     "QueryNeurons",
     "Random",
+    "RandomMatched",
+    "Shuffled",
 ]

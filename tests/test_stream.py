@@ -264,7 +264,8 @@ def test_leaving_where_the_head_reads_more_than_one_token_is_refused(
     load_tiny: Callable[..., NeuronModel], facts: FactSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load_tiny("causal")
-    norm: Any = model.model.transformer.ln_f
+    gpt2: Any = model.model
+    norm = gpt2.transformer.ln_f
     forward = norm.forward
     monkeypatch.setattr(norm, "forward", lambda states: forward(states) * states.shape[1])
     with pytest.raises(MethodError, match="do not give the model's own answer behind its last block"):
