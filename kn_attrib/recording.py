@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from kn_attrib.errors import ModelError
 from kn_attrib.model import NeuronModel
+from kn_attrib.taps import arguments
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -89,24 +90,26 @@ class Recorder:
         self.calls: dict[int, Call] = {}
         self.flat = False
 
-    def record(self, ids: Tensor, positions: Tensor, running: Running) -> Recording:
-        """Run prompts ``ids [prompt, token]`` once."""
+    def record(self, inputs: dict[str, Tensor], positions: Tensor, running: Running) -> Recording:
+        """Run prompts once: ``input_ids [prompt, token]`` or ``inputs_embeds [prompt, token, hidden]``."""
+        ids = next(iter(inputs.values()))
+        n_prompts, n_tokens = ids.shape[:2]
         causal = self.model.kind == "causal"
         cache = DynamicCache() if causal else None
         extra = {"past_key_values": cache, "use_cache": True} if causal else {}
         with torch.no_grad(), self.model.running(positions):
-            with self._listening(), self._answer_only(ids.shape[1]):
-                output = self.model.model(input_ids=ids, attention_mask=torch.ones_like(ids), **extra)
+            with self._listening(), self._answer_only(n_tokens):
+                output = self.model.model(**arguments(self.model.kind, inputs), **extra)
             prefix = None if cache is None else _read_only(cache, running)
-            self._probe(ids[:1], prefix)
-        rows = torch.arange(len(ids), device=ids.device)
+            self._probe({name: given[:1] for name, given in inputs.items()}, prefix)
+        rows = torch.arange(n_prompts, device=ids.device)
         logits = output.logits[:, 0] if output.logits.shape[1] == 1 else output.logits[rows, positions]
         layers = range(len(self.blocks))
         return Recording(
             torch.stack([self.activations[layer] for layer in layers], dim=1),
             at_least_float32(logits),
             [self.inputs[layer][:, -1:] if causal else self.inputs[layer] for layer in layers],
-            [self.written[layer].view(len(ids), ids.shape[1], -1) for layer in layers],
+            [self.written[layer].view(n_prompts, n_tokens, -1) for layer in layers],
             self.flat,
             [self.calls[layer] for layer in layers],
             [self.packs[layer] for layer in layers],
@@ -154,7 +157,7 @@ class Recorder:
 
         return hook
 
-    def _probe(self, ids: Tensor, prefix: Cache | None) -> None:
+    def _probe(self, inputs: dict[str, Tensor], prefix: Cache | None) -> None:
         """Ask the model what it hands to each block for a batch of one (masks, rotations, …), without running any."""
 
         def listen(layer: int) -> Callable[..., Any]:
@@ -165,11 +168,12 @@ class Recorder:
 
             return forward
 
-        extra = {} if prefix is None else {"past_key_values": prefix, "use_cache": True}
+        given: dict[str, Any] = arguments(self.model.kind, inputs)
+        if prefix is not None:  # the mask still spans all tokens
+            given |= {name: values[:, -1:] for name, values in inputs.items()}
+            given |= {"past_key_values": prefix, "use_cache": True}
         with replaced(self.blocks, [listen(layer) for layer in range(len(self.blocks))]):
-            self.model.model(
-                input_ids=ids if prefix is None else ids[:, -1:], attention_mask=torch.ones_like(ids), **extra
-            )
+            self.model.model(**given)
 
 
 def _read_only(cache: Cache, running: Running) -> Cache:

@@ -83,7 +83,7 @@ class WaveForward:
     @cached_property
     def recording(self) -> Recording:
         """The clean pass, run once."""
-        return Recorder(self.model, self.blocks).record(self.ids, self.positions, self.running)
+        return Recorder(self.model, self.blocks).record(self.batch.inputs(), self.positions, self.running)
 
     @cached_property
     def causal(self) -> bool:

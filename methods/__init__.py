@@ -11,6 +11,7 @@ from kn_attrib.methods.logprob_increase import LogprobIncrease
 from kn_attrib.methods.query_neurons import QueryNeurons
 from kn_attrib.methods.random import Random
 from kn_attrib.methods.random_matched import RandomMatched
+from kn_attrib.methods.restoration import Restoration
 from kn_attrib.methods.shuffled import Shuffled
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "QueryNeurons",
     "Random",
     "RandomMatched",
+    "Restoration",
     "Shuffled",
 ]
