@@ -8,6 +8,9 @@ from kn_attrib.methods.layer_conductance import LayerConductance
 from kn_attrib.methods.layer_integrated_gradients import LayerIntegratedGradients
 from kn_attrib.methods.logit_attribution import LogitAttribution
 from kn_attrib.methods.logprob_increase import LogprobIncrease
+from kn_attrib.methods.probe import Probe
+from kn_attrib.methods.probeless import Probeless
+from kn_attrib.methods.qrnca import QRNCA
 from kn_attrib.methods.query_neurons import QueryNeurons
 from kn_attrib.methods.random import Random
 from kn_attrib.methods.random_matched import RandomMatched
@@ -15,6 +18,7 @@ from kn_attrib.methods.restoration import Restoration
 from kn_attrib.methods.shuffled import Shuffled
 
 __all__ = [
+    "QRNCA",
     "Ablation",
     "Activation",
     "GradientXActivation",
@@ -23,6 +27,8 @@ __all__ = [
     "LayerIntegratedGradients",
     "LogitAttribution",
     "LogprobIncrease",
+    "Probe",
+    "Probeless",
     "QueryNeurons",
     "Random",
     "RandomMatched",
