@@ -77,6 +77,7 @@ class Probe(FactScorer):
                 raise MethodError(f"probe: {name} is {getattr(self, name)}; expected a positive number.")
 
     def score_facts(self, model: NeuronModel, pool: Pool) -> dict[str, Tensor]:
+        """Coefficients in units of the activations' deviations, made positive: fact id -> ``[layer, neuron]``."""
         scores: dict[str, Tensor] = {}
         fits: dict[str, tuple[list[str], Array]] = {}
         unfinished: list[str] = []

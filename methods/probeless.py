@@ -53,6 +53,7 @@ class Probeless(FactScorer):
             raise MethodError(f"probeless: {unknown('pairs', self.pairs, PAIRS)}")
 
     def score_facts(self, model: NeuronModel, pool: Pool) -> dict[str, Tensor]:
+        """Distances of the classes' means: fact id -> ``[layer, neuron]``."""
         scores = {}
         for fact in pool.facts:
             classes = pool.classes(fact, self.label)

@@ -62,8 +62,8 @@ def test_probeless_of_a_classs_own_pairs_ranks_as_neurox(tiny: NeuronModel, pool
 def test_probe_ranks_as_neurox(tiny: NeuronModel, pool: Pool) -> None:
     """Trained to the same optimum, the two weigh neurons alike.
 
-    neurox minimises the mean loss + λ₁ Σ|W| + λ₂ ‖W‖ over both classes' weights (the norm is not squared), which has its
-    minimum at W = (−w/2, w/2), w ours, if λ₁ = ρ/(C n) and λ₂ = √2 (1 − ρ) ‖w‖/(C n).
+    neurox minimises the mean loss + λ₁ Σ|W| + λ₂ ‖W‖ over both classes' weights (the norm is not squared), which has
+    its minimum at W = (−w/2, w/2), w ours, if λ₁ = ρ/(C n) and λ₂ = √2 (1 − ρ) ‖w‖/(C n).
     """
     neurox = pytest.importorskip("neurox.interpretation.linear_probe", reason=WHY)
     features, numbers = samples(pool, "fact")
@@ -79,12 +79,5 @@ def test_probe_ranks_as_neurox(tiny: NeuronModel, pool: Pool) -> None:
     )  # fmt: skip
     weights = probe.linear.weight.detach()
     theirs = (weights[1] - weights[0]).abs()
-    print(
-        "SPEARMAN",
-        spearmanr(theirs.numpy(), scores.flatten().numpy()).statistic,
-        float((scores == 0).float().mean()),
-        (theirs - scores.flatten()).abs().max(),
-        scores.max(),
-    )
     assert spearmanr(theirs.numpy(), scores.flatten().numpy()).statistic >= 0.95
     assert torch.allclose(theirs.double(), scores.flatten(), atol=0.02 * float(scores.max()))
