@@ -231,7 +231,7 @@ class NeuronModel:
         ----------
         positions : ``[row]``.
         inputs : ``input_ids [row, token]`` or ``inputs_embeds [row, token, hidden]`` of the stack that answers;
-            encoder-decoders also need ``source_ids [row, token]``, what the encoder reads.
+            encoder-decoders also need ``source_ids [row, token]`` (or ``source_embeds``), what the encoder reads.
 
         Returns
         -------

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from kn_attrib.errors import MethodError, unknown
 from kn_attrib.facts import Fact
 from kn_attrib.model import NeuronModel
 from kn_attrib.prompts import Prompt
+
+Label = Literal["fact", "answer"]
+LABELS = ("fact", "answer")
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,38 @@ class Pool:
             and query.fact.subject != fact.subject
             and same_relation in (None, query.fact.relation == fact.relation)
         ]
+
+    def classes(self, fact: Fact, label: Label) -> dict[str, list[int]]:
+        """Indices of queries by what a probe of a fact tells apart; in an order that depends on their content alone.
+
+        Parameters
+        ----------
+        label : ``"fact"``: the fact's own queries (under its id) against those of facts with another answer and another
+            subject (under ``""``); ``"answer"``: the queries of the fact's relation, by answer.
+
+        Raises
+        ------
+        MethodError : there is nothing to tell apart.
+        """
+        if label not in LABELS:
+            raise MethodError(unknown("label", label, LABELS))
+        if label == "fact":
+            found = {fact.id: self.of(fact), "": self.contrast(fact)}
+        else:
+            related = [i for i, query in enumerate(self.queries) if query.fact.relation == fact.relation]
+            answers = sorted({self.queries[i].fact.answer for i in related})
+            found = {name: [i for i in related if self.queries[i].fact.answer == name] for name in answers}
+        if len(found) < 2 or not all(found.values()):
+            what = "another answer and another subject" if label == "fact" else f"another answer in {fact.relation!r}"
+            raise MethodError(
+                f"fact {fact.id!r} has nothing to be told apart from: no other fact has {what}. Score several facts at "
+                "once, or give more as contrast=."
+            )
+        return {name: sorted(indices, key=self._content) for name, indices in found.items()}
+
+    def _content(self, index: int) -> tuple[str, str, int]:
+        query = self.queries[index]
+        return query.fact.id, query.text, query.token
 
 
 def pool_of(model: NeuronModel, prompts: Sequence[Prompt], others: Sequence[Prompt] = ()) -> Pool:

@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from kn_attrib.errors import ModelError
 from kn_attrib.model import NeuronModel
-from kn_attrib.taps import answer_only, at_positions
+from kn_attrib.taps import answer_only, arguments, at_positions
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -92,22 +92,24 @@ class Recorder:
         self.calls: dict[int, Call] = {}
         self.flat = False
 
-    def record(self, ids: Tensor, positions: Tensor, running: Running) -> Recording:
-        """Run prompts ``ids [prompt, token]`` once."""
+    def record(self, inputs: dict[str, Tensor], positions: Tensor, running: Running) -> Recording:
+        """Run prompts once: ``input_ids [prompt, token]`` or ``inputs_embeds [prompt, token, hidden]``."""
+        ids = next(iter(inputs.values()))
+        n_prompts, n_tokens = ids.shape[:2]
         causal = self.model.kind == "causal"
         cache = DynamicCache() if causal else None
         extra = {"past_key_values": cache, "use_cache": True} if causal else {}
         with torch.no_grad(), self.model.running(positions):
-            with self._listening(), answer_only(self.model.model, positions, ids.shape[1]):
-                output = self.model.model(input_ids=ids, attention_mask=torch.ones_like(ids), **extra)
+            with self._listening(), answer_only(self.model.model, positions, n_tokens):
+                output = self.model.model(**arguments(self.model.kind, inputs), **extra)
             prefix = None if cache is None else _read_only(cache, running)
-            self._probe(ids[:1], prefix)
+            self._probe({name: given[:1] for name, given in inputs.items()}, prefix)
         layers = range(len(self.blocks))
         return Recording(
             torch.stack([self.activations[layer] for layer in layers], dim=1),
             at_least_float32(at_positions(output.logits, positions)),
             [self.inputs[layer][:, -1:] if causal else self.inputs[layer] for layer in layers],
-            [self.written[layer].view(len(ids), ids.shape[1], -1) for layer in layers],
+            [self.written[layer].view(n_prompts, n_tokens, -1) for layer in layers],
             self.flat,
             [self.calls[layer] for layer in layers],
             [self.packs[layer] for layer in layers],
@@ -139,7 +141,7 @@ class Recorder:
 
         return hook
 
-    def _probe(self, ids: Tensor, prefix: Cache | None) -> None:
+    def _probe(self, inputs: dict[str, Tensor], prefix: Cache | None) -> None:
         """Ask the model what it hands to each block for a batch of one (masks, rotations, …), without running any."""
 
         def listen(layer: int) -> Callable[..., Any]:
@@ -150,11 +152,12 @@ class Recorder:
 
             return forward
 
-        extra = {} if prefix is None else {"past_key_values": prefix, "use_cache": True}
+        given: dict[str, Any] = arguments(self.model.kind, inputs)
+        if prefix is not None:  # the mask still spans all tokens
+            given |= {name: values[:, -1:] for name, values in inputs.items()}
+            given |= {"past_key_values": prefix, "use_cache": True}
         with replaced(self.blocks, [listen(layer) for layer in range(len(self.blocks))]):
-            self.model.model(
-                input_ids=ids if prefix is None else ids[:, -1:], attention_mask=torch.ones_like(ids), **extra
-            )
+            self.model.model(**given)
 
 
 def _read_only(cache: Cache, running: Running) -> Cache:
@@ -178,6 +181,38 @@ def replaced(blocks: Sequence[nn.Module], forwards: Sequence[Callable[..., Any]]
 def pack(states: Tensor, size: int) -> Any:
     """A block's output as the block itself would return it: a bare tensor, or a tuple that begins with it."""
     return (states, *[None] * (size - 1)) if size else states
+
+
+def run_tail(
+    model: NeuronModel, blocks: Sequence[nn.Module], packs: Sequence[int], hidden: Tensor, token: Tensor
+) -> Tensor:
+    """Final norm and head by the model's own forward with its blocks left out; not counted as a forward.
+
+    Parameters
+    ----------
+    blocks, packs : all blocks, each once, and the number of values that each returns (0: a bare tensor).
+    hidden : ``[row, 1, hidden]``, what the last block would give.
+    token : ``[1, 1]``, id of any token; what it becomes is thrown away.
+
+    Returns
+    -------
+    Logits ``[row, vocabulary]``.
+    """
+
+    def leave_out(size: int) -> Callable[..., Any]:
+        return lambda *_, **__: pack(hidden, size)
+
+    ids = token.expand(len(hidden), 1)
+    ones = torch.ones_like(ids)
+    if model.kind == "encoder-decoder":
+        given: dict[str, Any] = {"decoder_input_ids": ids, "encoder_outputs": (torch.zeros_like(hidden),)}
+    else:
+        given = {"input_ids": ids, "attention_mask": ones}
+    if model.kind != "masked":
+        given["use_cache"] = False
+    with replaced(blocks, [leave_out(size) for size in packs]):
+        output = model.model(**given)
+    return at_least_float32(output.logits[:, 0])
 
 
 def at_least_float32(logits: Tensor) -> Tensor:

@@ -161,7 +161,8 @@ def arguments(kind: Kind, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     Parameters
     ----------
     inputs : ``input_ids [row, token]`` or ``inputs_embeds [row, token, hidden]`` of the stack that answers, and for an
-        encoder-decoder ``source_ids [row, token]``, what the encoder reads. Every token is attended to.
+        encoder-decoder ``source_ids [row, token]`` or ``source_embeds [row, token, hidden]``, what the encoder reads.
+        Every token is attended to.
     """
     ones = {
         name: torch.ones(values.shape[:2], dtype=torch.long, device=values.device) for name, values in inputs.items()
@@ -169,9 +170,10 @@ def arguments(kind: Kind, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     if kind != "encoder-decoder":
         return inputs | {"attention_mask": next(iter(ones.values()))}
     name = "input_ids" if "input_ids" in inputs else "inputs_embeds"
+    source = "source_ids" if "source_ids" in inputs else "source_embeds"
     return {
-        "input_ids": inputs["source_ids"],
-        "attention_mask": ones["source_ids"],
+        "input_ids" if source == "source_ids" else "inputs_embeds": inputs[source],
+        "attention_mask": ones[source],
         f"decoder_{name}": inputs[name],
         "decoder_attention_mask": ones[name],
     }

@@ -12,7 +12,7 @@ in. What cannot be run this way is found by the guards (`kn_attrib.guards`), nev
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,11 +29,9 @@ from kn_attrib.recording import (
     Recorder,
     Recording,
     Running,
-    at_least_float32,
     find_blocks,
     find_ffn_inputs,
-    pack,
-    replaced,
+    run_tail,
 )
 
 
@@ -81,7 +79,7 @@ class WaveForward:
         recording = self.recording
         with self.model.running(self.positions):
             hidden = self._blocks(rows[order].to(self.model.dtype), layers[order], prompts[order])
-            logits = self._tail(hidden, recording.packs)
+            logits = run_tail(self.model, self.blocks, recording.packs, hidden, self.ids[:1, -1:])
         return self.model.cost.count(logits[order.argsort()])
 
     def scaled_logits(self, sets: Sequence[NeuronSet], prompts: Tensor, factors: Sequence[float]) -> Tensor:
@@ -117,7 +115,7 @@ class WaveForward:
     @cached_property
     def recording(self) -> Recording:
         """The clean pass, run once."""
-        return Recorder(self.model, self.blocks).record(self.ids, self.positions, self.running)
+        return Recorder(self.model, self.blocks).record(self.batch.inputs(), self.positions, self.running)
 
     @cached_property
     def causal(self) -> bool:
@@ -166,21 +164,6 @@ class WaveForward:
         if self.causal:
             return hidden
         return hidden[torch.arange(done, device=hidden.device), self.positions[prompts]].unsqueeze(1)
-
-    def _tail(self, hidden: Tensor, packs: list[int]) -> Tensor:
-        """Final norm and head on ``[row, 1, hidden]``, by the model's own forward with its blocks left out."""
-
-        def leave_out(layer: int) -> Callable[..., Any]:
-            def forward(states: Tensor, *_: Any, **__: Any) -> Any:
-                return pack(hidden if layer == len(packs) - 1 else states, packs[layer])
-
-            return forward
-
-        ids = self.ids[:1, -1:].expand(len(hidden), 1)
-        extra = {"use_cache": False} if self.causal else {}
-        with replaced(self.blocks, [leave_out(layer) for layer in range(len(packs))]):
-            output = self.model.model(input_ids=ids, attention_mask=torch.ones_like(ids), **extra)
-        return at_least_float32(output.logits[:, 0])
 
     @contextmanager
     def _hooked(self, layer: int) -> Iterator[None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from kn_attrib.draws import generator_for
 from kn_attrib.errors import MethodError
 from kn_attrib.facts import Fact
 from kn_attrib.masks import MaskedQuery, learn_masks, masked_batches, masked_logprob, own_queries, weights_of
@@ -91,8 +91,7 @@ class BalancedMask(FactScorer):
             )
         # Sorted by content, so that the draw does not depend on which facts came first.
         texts = sorted(texts_of(others), key=lambda text: (text.fact.id, text.text))
-        digest = hashlib.sha256(f"{self.seed}:{fact.id}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+        generator = generator_for(self.seed, fact.id)
         chosen = [texts[i] for i in torch.randperm(len(texts), generator=generator)[: self.controls].tolist()]
         return [MaskedQuery(q, place, 1 / len(chosen), control=True) for text in chosen for q in text.queries]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from kn_attrib.draws import generator_for
 from kn_attrib.errors import MethodError
 from kn_attrib.masks import learn_masks, negative_log_likelihood, own_queries
 from kn_attrib.model import NeuronModel
@@ -89,8 +89,7 @@ class HardConcrete(FactScorer):
 
     def _noise(self, fact: str, step: int, shape: tuple[int, int]) -> Tensor:
         """Logistic noise ``log u − log(1 − u)``, the same for a fact whatever other facts are scored with it."""
-        digest = hashlib.sha256(f"{self.seed}:{step}:{fact}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+        generator = generator_for(self.seed, step, fact)
         return torch.rand(shape, generator=generator, dtype=torch.float64).clamp(1e-6, 1 - 1e-6).logit()
 
 

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from captum import attr
 from torch import Tensor
 
 from kn_attrib.errors import MethodError, unknown
 from kn_attrib.forward import Rows
 from kn_attrib.model import NeuronModel, Objective
 from kn_attrib.objective import RowObjective, objective_function
+from kn_attrib.paths import integrate
 from kn_attrib.prompts import Batch
-from kn_attrib.quadrature import ADAPTIVE, LADDER, RULES, quadrature
+from kn_attrib.quadrature import ADAPTIVE, LADDER, RULES
 from kn_attrib.registry import register
 from kn_attrib.scorer import Attribution, Scorer
 
@@ -117,30 +117,3 @@ class IntegratedGradients(Scorer):
                 if len(some):
                     scores[some], _ = integrate(function, rows[some], "gausslegendre", steps)
         return scores
-
-
-def integrate(function: RowObjective, rows: Rows, rule: str, steps: int, zero: bool = False) -> tuple[Tensor, Tensor]:
-    """Integrated gradients of rows from zero by one quadrature rule.
-
-    Returns
-    -------
-    ``[row, neuron]``, and the objective at the first node, ``[row]``: with ``zero`` that is a node of no weight at 0.
-    """
-    weights, nodes = quadrature(rule, steps)
-    if zero:
-        weights, nodes, steps = [0.0, *weights], [0.0, *nodes], steps + 1
-    first: list[Tensor] = []
-    exact = torch.tensor(weights, dtype=torch.float64, device=rows.activations.device)
-
-    # Captum keeps weights in single precision; inside the objective they are as exact as the model.
-    def weighted(activations: Tensor, layers: Tensor, prompts: Tensor) -> Tensor:
-        values = function(activations, layers, prompts).view(steps, -1)
-        first.append(values[0].detach())
-        return (values * exact[:, None].to(values)).flatten()
-
-    # One level below Captum's public entry, which takes a rule's name but no nodes of one's own.
-    (scores,) = attr.IntegratedGradients(weighted)._attribute(
-        (rows.activations,), (0.0,), None, (rows.layers, rows.prompts), steps,
-        step_sizes_and_alphas=([1.0] * steps, nodes),
-    )  # fmt: skip
-    return torch.as_tensor(scores).detach(), first[0]

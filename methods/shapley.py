@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from kn_attrib.draws import generator_for
 from kn_attrib.errors import MethodError
 from kn_attrib.model import NeuronModel
 from kn_attrib.neurons import Neuron, NeuronSet
@@ -85,8 +85,7 @@ class Shapley(FactScorer):
 
     def _game(self, fact: str, place: int, slope: Tensor) -> Game:
         best = slope.abs().flatten().topk(min(self.candidates, slope.numel())).indices.tolist()
-        digest = hashlib.sha256(f"{self.seed}:{fact}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+        generator = generator_for(self.seed, fact)
         return Game(place, tuple(Neuron(*divmod(index, slope.shape[1])) for index in best), generator)
 
     def _play(self, model: NeuronModel, queries: Sequence[Sequence[Prompt]], games: list[Game]) -> None:

@@ -87,7 +87,7 @@ def public(node: ast.AST, overrides: bool = False) -> Iterator[ast.ClassDef | Fu
         if not isinstance(child, ast.ClassDef | Function) or child.name.startswith("_"):
             continue
         names = {getattr(d, "id", getattr(d, "attr", "")) for d in child.decorator_list}
-        if not (overrides and child.name == "score") and "overload" not in names:
+        if not (overrides and child.name in ("score", "score_facts")) and "overload" not in names:
             yield child
         if isinstance(child, ast.ClassDef):
             yield from public(child, overrides=bool(child.bases))

@@ -205,9 +205,9 @@ def test_token_scores_survive_slicing_stacking_and_saving(
 @pytest.mark.parametrize("method", list_methods())
 @pytest.mark.parametrize("name", ["bert", "llama", "t5"])
 def test_every_method_scores_answers_of_several_tokens(
-    family: Callable[[str], NeuronModel], name: str, method: str
+    family: Callable[[str], NeuronModel], facts: FactSet, name: str, method: str
 ) -> None:
-    scores = score(family(name), FACT, method)
+    scores = score(family(name), FACT, method, contrast=facts)
     assert scores.values.shape == (2, 3, 48)
     assert scores.values.isfinite().all()
     assert scores.values.abs().max() > 0
