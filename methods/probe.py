@@ -38,7 +38,7 @@ class Probe(FactScorer):
     from one another. Most scores are exactly 0: of neurons that say the same the penalty keeps few. Never looks at
     what the neuron does; with few prompts almost any set of neurons tells them apart, and with a penalty too strong
     for them all scores are 0. One forward pass per prompt, those of the contrast included, and a fit per fact (measured
-    on one CPU core: 0.4 s for 300 prompts × 2048 neurons).
+    on one CPU core: 1 s for the 356 prompts × 1280 neurons of a trained model; 0.4 s for 300 × 2048 independent ones).
 
     Parameters
     ----------

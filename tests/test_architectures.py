@@ -29,6 +29,7 @@ from kn_attrib.forward import PlainForward, Rows
 from kn_attrib.guards import check_rows
 from kn_attrib.methods import GradientXActivation, IntegratedGradients, LayerIntegratedGradients
 from kn_attrib.prompts import Batch, Prompt
+from kn_attrib.stream import exit_early, follow
 from kn_attrib.wave import WaveForward
 
 DOCS = Path(__file__).parents[1] / "docs" / "architectures.md"
@@ -423,6 +424,21 @@ def test_embeddings_put_in_by_hand_give_the_same_answer(name: str) -> None:
         found = model.logits(batch.positions, inputs_embeds=model.embed(batch), **source)
         assert torch.allclose(found, model.logits(batch.positions, **batch.inputs()), atol=1e-10)
         assert LayerIntegratedGradients(steps=2).score(model, batch).values.isfinite().all()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_residual_stream_can_be_followed_and_left(name: str) -> None:
+    """Norms are understood, each write reaches the answer, and leaving behind the last block answers as ever."""
+    model = loaded(name)
+    batch = batch_of(model)
+    with double_precision() if name in NO_DOUBLE else nullcontext():
+        stream = follow(model, batch)
+        clean = model.logits(batch.positions, **batch.inputs())
+        assert torch.allclose(stream.logits.detach(), clean, atol=1e-9)
+        assert torch.allclose(exit_early(model, stream, stream.after[-1].detach()), clean, atol=1e-9)
+        assert torch.allclose(torch.stack(stream.activations, 1).detach(), model.record(batch), atol=1e-12)
+        assert all(effect.abs().amin(0).any() for effect in stream.effects(stream.logits[:, 3].sum()))
+        assert all(read is not None for read in stream.reads)
 
 
 def test_every_listed_type_has_a_case() -> None:
