@@ -18,6 +18,7 @@ from kn_attrib.facts import FactSet, facts_from_templates
 from kn_attrib.forward import AnswerObjective, PlainForward, at_answer
 from kn_attrib.gradients import relevance_rules, without_ffn_gradient
 from kn_attrib.methods import (
+    Ablation,
     ActivationNorm,
     AttributionPatching,
     ExpectedGradients,
@@ -256,6 +257,4 @@ def test_where_the_objective_is_linear_all_agree(load_tiny: Callable[..., Neuron
         without[:, neuron] = 0
         assert torch.allclose(gxa[:, neuron], (run(clean, last) - run(without, last)).detach(), atol=1e-10)
     assert torch.allclose(gxa, complete, atol=1e-10)
-    assert torch.allclose(
-        gxa, score(model, facts[0], "ablation(objective='logit')").values[: len(gxa), last], atol=1e-10
-    )
+    assert torch.allclose(gxa, Ablation(objective="logit").score(model, batch)[:, last], atol=1e-10)
