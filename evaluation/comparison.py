@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -181,11 +182,16 @@ class Comparison:
             raise ConfigError(unknown("figure", kind, FIGURES))
         return FIGURES[kind](self)
 
-    def report(self, path: str | Path) -> Path:
-        """Write a self-contained HTML report; returns its path."""
+    def report(self, path: str | Path, figures: Mapping[str, Figure] | None = None) -> Path:
+        """Write a self-contained HTML report; returns its path.
+
+        Parameters
+        ----------
+        figures : by name, where they are drawn already.
+        """
         from kn_attrib.evaluation.report import write_report
 
-        return write_report(self, Path(path))
+        return write_report(self, Path(path), figures or {})
 
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
         """Write rows, facts, neurons (Parquet) and ``manifest.json``; returns the folder.

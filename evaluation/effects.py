@@ -61,9 +61,8 @@ class Evaluator:
         """Outcomes of the jobs, in order."""
         asked = [_normal(job) for job in jobs]
         new = [job for job in dict.fromkeys(asked) if job not in self._known]
-        for factor in sorted({job.factor for job in new}):
-            same = [job for job in new if job.factor == factor]
-            self._known.update(zip(same, self._scaled(same, factor, progress), strict=True))
+        if new:
+            self._known.update(zip(new, self._scaled(new, progress), strict=True))
         return [self._known[job] for job in asked]
 
     def without_ffn(self, texts: Sequence[Text]) -> list[Outcome]:
@@ -77,9 +76,9 @@ class Evaluator:
                 found[index] = single
         return self._joined(texts, found)
 
-    def _scaled(self, jobs: Sequence[Job], factor: float, progress: Callable[[int], object] | None) -> list[Outcome]:
-        """Outcomes of jobs with one factor: each distinct query is in a batch once, whatever is done to it."""
-        wanted = [(query, job.neurons) for job in jobs for query in job.text.queries]
+    def _scaled(self, jobs: Sequence[Job], progress: Callable[[int], object] | None) -> list[Outcome]:
+        """Outcomes of jobs: each distinct query is in a batch once, whatever is done to it."""
+        wanted = [(query, job) for job in jobs for query in job.text.queries]
         queries = list(dict.fromkeys(query for query, _ in wanted))
         rows: dict[Prompt, list[int]] = defaultdict(list)
         for row, (query, _) in enumerate(wanted):
@@ -87,9 +86,9 @@ class Evaluator:
         found: list[Single] = [(0.0, 0, 0)] * len(wanted)
         for indices, batch in self.model.batches(queries, min(QUERIES_AT_ONCE, self.max_rows)):
             own = [(row, prompt) for prompt, index in enumerate(indices) for row in rows[queries[index]]]
-            sets = [wanted[row][1] for row, _ in own]
+            sets, factors = zip(*((wanted[row][1].neurons, wanted[row][1].factor) for row, _ in own), strict=True)
             prompts = [prompt for _, prompt in own]
-            for some, logits in scaled_logits(self.model, batch, sets, prompts, factor, self.max_rows):
+            for some, logits in scaled_logits(self.model, batch, sets, prompts, factors, self.max_rows):
                 answers = batch.answers[[prompts[i] for i in some]]
                 for i, single in zip(some, _singles(answer_of(logits, answers)), strict=True):
                     found[own[i][0]] = single

@@ -271,8 +271,8 @@ class _Run:
                         measured = GROUPS if kind == "method" else ("target",)
                         plan += [(c, selection, kind, neurons, name, factor, group) for group in measured]
         jobs = [Job(p, neurons, factor) for c, _, _, neurons, _, factor, g in plan for p in groups[c.fact.id][g]]
-        after = iter(evaluator.run(jobs))
-        before = iter(evaluator.run([Job(job.text, INTACT, 1.0) for job in jobs]))
+        outcomes = evaluator.run([*jobs, *(Job(job.text, INTACT, 1.0) for job in jobs)])
+        after, before = iter(outcomes[: len(jobs)]), iter(outcomes[len(jobs) :])
         for c, selection, kind, neurons, name, _, group in plan:
             n = len(groups[c.fact.id][group])
             if n:

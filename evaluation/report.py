@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ def environment() -> Environment:
     )
 
 
-def write_report(comparison: Comparison, path: Path) -> Path:
+def write_report(comparison: Comparison, path: Path, figures: Mapping[str, Figure]) -> Path:
     """Write the report of a comparison to one HTML file."""
     tables = [
         (title, comparison.table(intervention, selection))
@@ -46,7 +47,7 @@ def write_report(comparison: Comparison, path: Path) -> Path:
             budgets=budgets,
             leaderboard=leaderboard_text(comparison) if budgets and comparison.methods else None,
             other_metrics=_other_metrics(comparison),
-            figures=[(name, CAPTIONS[name], svg(FIGURES[name](comparison), name)) for name in FIGURES],
+            figures=[(name, CAPTIONS[name], svg(figures.get(name) or comparison.plot(name), name)) for name in FIGURES],
             status=_status(comparison.facts),
             used=comparison.facts[comparison.facts.status == "used"].to_dict("records"),
         )

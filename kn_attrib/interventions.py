@@ -69,24 +69,31 @@ def set_activation(
 
 
 @contextmanager
-def scale_rows(model: NeuronModel, sets: Sequence[NeuronSet], factor: float) -> Iterator[None]:
+def scale_rows(model: NeuronModel, sets: Sequence[NeuronSet], factor: float | Sequence[float]) -> Iterator[None]:
     """While active, row ``r`` of a batch has the neurons of ``sets[r]`` multiplied by ``factor`` at its answer.
+
+    Parameters
+    ----------
+    sets : one per row.
+    factor : one for all rows, or one per row.
 
     The many-sets-at-once form of `suppress` and `amplify`: rows never influence one another, so one forward
     pass evaluates as many different sets as it has rows.
     """
     rows: dict[int, list[int]] = defaultdict(list)
     indices: dict[int, list[int]] = defaultdict(list)
+    each = [factor] * len(sets) if isinstance(factor, int | float) else factor
     for row, neurons in enumerate(sets):
         for layer, index in model.check(neurons):
             rows[layer].append(row)
             indices[layer].append(index)
+    by = torch.tensor(each, device=model.device, dtype=model.dtype)
     edits = {
         layer: _scale(
             model,
             torch.tensor(rows[layer], device=model.device),
             torch.tensor(indices[layer], device=model.device),
-            factor,
+            by,
         )
         for layer in rows
     }
@@ -108,10 +115,10 @@ def ablate_layers(model: NeuronModel, layers: Iterable[int] | None = None) -> It
         yield
 
 
-def _scale(model: NeuronModel, rows: Tensor, indices: Tensor, factor: float) -> Edit:
+def _scale(model: NeuronModel, rows: Tensor, indices: Tensor, factors: Tensor) -> Edit:
     def edit(vectors: Tensor) -> Tensor:
         vectors = vectors.clone()
-        vectors[rows, model.positions[rows], indices] *= factor
+        vectors[rows, model.positions[rows], indices] *= factors[rows]
         return vectors
 
     return edit

@@ -28,15 +28,14 @@ class Running:
     layer, inside : the block, and the number of rows that entered before it.
     entering : ``[row, neuron]``, activations of the rows that enter.
     prompts : ``[row]``, the prompt of every running row.
-    later : layer -> rows and neurons whose activation, where it then stands, is multiplied by ``factor``.
+    later : layer -> rows, neurons, and what these neurons' activations, where they then stand, are multiplied by.
     """
 
     layer: int = 0
     inside: int = 0
     entering: Tensor = field(default_factory=lambda: torch.empty(0))
     prompts: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
-    later: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    factor: float = 1.0
+    later: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -17,20 +17,20 @@ from kn_attrib.prompts import Batch
 
 
 def scaled_logits(
-    model: NeuronModel, batch: Batch, sets: Sequence[NeuronSet], prompts: Sequence[int], factor: float,
+    model: NeuronModel, batch: Batch, sets: Sequence[NeuronSet], prompts: Sequence[int], factors: Sequence[float],
     max_rows: int = 1024,
 ) -> Iterator[tuple[list[int], Tensor]]:  # fmt: skip
     """Logits at the answer position, row by row, without gradients.
 
-    Row ``r`` is prompt ``prompts[r]`` of the batch with the activations of ``sets[r]`` multiplied by ``factor`` at the
+    Row ``r`` is prompt ``prompts[r]`` of the batch with the activations of ``sets[r]`` times ``factors[r]`` at the
     answer position, each where it then stands: what earlier neurons of the set change is seen by later ones. The fast
     path runs every prompt once and each row from the first layer that it changes.
 
     Parameters
     ----------
     model, batch : the prompts.
-    sets, prompts : one entry per row: neurons, and index of the prompt within the batch.
-    factor : 0 suppresses, 2 doubles.
+    sets, prompts, factors : one entry per row: neurons, index of the prompt within the batch, and what the neurons are
+        multiplied by (0 suppresses, 2 doubles).
     max_rows : most rows at a time; memory is kept by the model's budget too.
 
     Yields
@@ -47,10 +47,10 @@ def scaled_logits(
     with torch.no_grad():
         for start in range(0, len(order), size):
             rows = order[start : start + size]
-            some = [sets[row] for row in rows]
+            some, by = [sets[row] for row in rows], [factors[row] for row in rows]
             where = torch.tensor([prompts[row] for row in rows], device=model.device)
             if wave is not None:
-                yield rows, wave.scaled_logits(some, where, factor)
+                yield rows, wave.scaled_logits(some, where, by)
                 continue
-            with scale_rows(model, some, factor):
+            with scale_rows(model, some, by):
                 yield rows, model.logits(batch.positions[where], **batch.inputs(where))

@@ -84,22 +84,31 @@ class WaveForward:
             logits = self._tail(hidden, recording.packs)
         return self.model.cost.count(logits[order.argsort()])
 
-    def scaled_logits(self, sets: Sequence[NeuronSet], prompts: Tensor, factor: float) -> Tensor:
+    def scaled_logits(self, sets: Sequence[NeuronSet], prompts: Tensor, factors: Sequence[float]) -> Tensor:
         """Logits of rows that have neurons of their own scaled, ``[row, vocabulary]``; see `scaled.scaled_logits`."""
-        first = torch.tensor([min((n.layer for n in s), default=0) for s in sets], device=prompts.device)
+        logits = self.recording.logits[prompts]
+        changed = [row for row, (neurons, by) in enumerate(zip(sets, factors, strict=True)) if neurons and by != 1]
+        if changed:
+            logits[changed] = self._changed([sets[r] for r in changed], prompts[changed], [factors[r] for r in changed])
+        return logits
+
+    def _changed(self, sets: Sequence[NeuronSet], prompts: Tensor, factors: Sequence[float]) -> Tensor:
+        first = torch.tensor([min(neuron.layer for neuron in neurons) for neurons in sets], device=prompts.device)
         rows = self.activations[prompts, first]
         place = first.argsort(stable=True).argsort().tolist()  # where each row stands once sorted by layer
-        later: dict[int, list[tuple[int, int]]] = defaultdict(list)
-        for row, (neurons, layer) in enumerate(zip(sets, first.tolist(), strict=True)):
-            own = [neuron.index for neuron in neurons if neuron.layer == layer]
-            rows[row, own] *= factor
+        later: dict[int, list[tuple[int, int, float]]] = defaultdict(list)
+        for row, (neurons, layer, factor) in enumerate(zip(sets, first.tolist(), factors, strict=True)):
+            rows[row, [neuron.index for neuron in neurons if neuron.layer == layer]] *= factor
             for neuron in neurons:
                 if neuron.layer > layer:
-                    later[neuron.layer].append((place[row], neuron.index))
-        self.running.factor = factor
-        for layer, pairs in later.items():
-            at, indices = torch.tensor(pairs, device=prompts.device).T
-            self.running.later[layer] = (at, indices)
+                    later[neuron.layer].append((place[row], neuron.index, factor))
+        for layer, entries in later.items():
+            at, indices, by = zip(*entries, strict=True)
+            self.running.later[layer] = (
+                torch.tensor(at, device=rows.device),
+                torch.tensor(indices, device=rows.device),
+                torch.tensor(by, device=rows.device, dtype=rows.dtype),
+            )
         try:
             return self.logits(rows, first, prompts)
         finally:
@@ -211,9 +220,9 @@ class WaveForward:
 
     def _scale(self, vectors: Tensor, at: Tensor) -> None:
         """Scale, in ``vectors [row, token, neuron]``, what rows that entered earlier have chosen in this layer."""
-        rows, neurons = self.running.later.get(self.running.layer, (None, None))
-        if rows is not None:
-            vectors[rows, at[rows], neurons] *= self.running.factor
+        if self.running.layer in self.running.later:
+            rows, neurons, factors = self.running.later[self.running.layer]
+            vectors[rows, at[rows], neurons] *= factors
 
     def _leave_ffn(self, _: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor | None:
         """After the output linear: back to ``[row, token, hidden]``, with clean values where nothing has changed."""

@@ -184,11 +184,8 @@ def test_every_type_passes_its_guards_and_scores_as_on_the_plain_path(
     assert verdict.reason == ""
 
 
-@pytest.mark.parametrize("factor", [0.0, 2.0])
 @pytest.mark.parametrize("model_type", TYPES)
-def test_sets_of_neurons_are_scaled_as_on_the_plain_path(
-    model_type: str, factor: float, load_type: Loader, facts: FactSet
-) -> None:
+def test_sets_of_neurons_are_scaled_as_on_the_plain_path(model_type: str, load_type: Loader, facts: FactSet) -> None:
     model = load_type(model_type, "float64")
     dice = random.Random(0)
     every = list(model.all_neurons())
@@ -196,12 +193,13 @@ def test_sets_of_neurons_are_scaled_as_on_the_plain_path(
         sets = [NeuronSet(dice.sample(every, size)) for size in (0, 1, 5, 20, 1, len(every))]
         sets.append(NeuronSet(neuron for neuron in every if neuron.layer == model.n_layers - 1))
         prompts = [row % len(batch) for row in range(len(sets))]
+        factors = [dice.choice((0.0, 2.0, 1.0)) for _ in sets[1:]] + [0.0]
         assert wave_or_none(model, batch, "logit") is not None
         found = torch.empty(len(sets), len(model.tokenizer), dtype=torch.float64)
-        for rows, logits in scaled_logits(model, batch, sets, prompts, factor, max_rows=3):
+        for rows, logits in scaled_logits(model, batch, sets, prompts, factors, max_rows=3):
             found[rows] = logits
         where = torch.tensor(prompts)
-        with scale_rows(model, sets, factor):
+        with scale_rows(model, sets, factors):
             expected = model.logits(batch.positions[where], **batch.inputs(where))
         assert distance(found, expected) < LIMITS["float64"]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from matplotlib.figure import Figure
 
 from kn_attrib.cli import options
 from kn_attrib.evaluation import DEFAULT_METHODS, Comparison, ComparisonInterrupted, compare
@@ -79,13 +80,14 @@ def command(
 
 def _publish(comparison: Comparison, out: Path) -> None:
     comparison.save(out, overwrite=True)
+    figures: dict[str, Figure] = {}
     for name in FIGURES:
-        figure = comparison.plot(name)
+        figure = figures[name] = comparison.plot(name)
         with atomic_path(out / "figures" / f"{name}.svg") as svg:
             figure.savefig(svg)
         with atomic_path(out / "figures" / f"{name}.png") as png:
             figure.savefig(png, dpi=150)
-    report = comparison.report(out / "report.html")
+    report = comparison.report(out / "report.html", figures)
     used = comparison.facts[comparison.facts.status == "used"]
     typer.echo(
         f"{comparison.manifest['model']['name']}: {len(used)} facts of {used.relation.nunique()} relations, "
