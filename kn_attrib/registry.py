@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -22,6 +23,8 @@ BUILT_IN = "kn_attrib.methods"
 
 _METHODS: dict[str, type[Scorer]] = {}
 PLAIN_TYPES: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,), bool: (bool,)}
+AT = re.compile(r"\s*(?P<method>\S.*?)\s*@\s*(?P<units>\w+\s*(?:\([^()]*\))?)\s*", re.DOTALL)
+"""Text of a method with the units that it is to score after an ``@`` (see `kn_attrib.unit_methods`)."""
 S = TypeVar("S", bound=type[Scorer])
 P = TypeVar("P")
 
@@ -127,6 +130,11 @@ def make_scorer(spec: Any) -> Scorer:
         return with_params(spec, {})
     if not isinstance(spec, str):
         raise MethodError(f"{spec!r} is not a method; expected a name, a Scorer class or a Scorer.")
+    if AT.fullmatch(spec):
+        raise MethodError(
+            f"{spec!r} names units other than neurons; compare takes that, and score a view: "
+            "kn_attrib.unit_methods.make_units('heads').views(model, prompts)."
+        )
     name, params = parse_call(spec)
     if params is not None:
         return with_params(get_method(name), params)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +9,12 @@ from typing import Any
 from kn_attrib.errors import ConfigError, MethodError, unknown
 from kn_attrib.factors import NMF, PCA
 from kn_attrib.heads import Heads
-from kn_attrib.registry import make_scorer, parse_call, with_params
+from kn_attrib.registry import AT, make_scorer, parse_call, with_params
 from kn_attrib.scorer import Scorer
 from kn_attrib.units import Units
 
 UNITS: dict[str, type[Units]] = {kind.name: kind for kind in (NMF, PCA, Heads)}
 """The kinds of units other than neurons."""
-AT = re.compile(r"(?P<method>.*\S)\s*@\s*(?P<units>\w+\s*(?:\(.*\))?)\s*", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def make_method(spec: Any) -> Method:
     """
     if isinstance(spec, Method):
         return spec
-    found = AT.fullmatch(spec.strip()) if isinstance(spec, str) else None
+    found = AT.fullmatch(spec) if isinstance(spec, str) else None
     if found is None:
         return Method(make_scorer(spec))
     return Method(make_scorer(found["method"]), make_units(found["units"]), spec.strip())

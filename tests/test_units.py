@@ -34,6 +34,7 @@ from kn_attrib.methods import (
     Random,
 )
 from kn_attrib.objective import objective_function
+from kn_attrib.registry import make_scorer
 from kn_attrib.scorer import Scorer
 from kn_attrib.store import read_json
 from kn_attrib.unit_methods import Method, make_method, make_units
@@ -550,6 +551,12 @@ def test_methods_and_units_are_read_in_one_place() -> None:
     assert found.units == PCA(k=8, seed=1)
     assert str(found.units) == "pca(k=8, seed=1)"
     assert make_method(found) is found
+    with pytest.raises(
+        MethodError, match=r"'activation@nmf\(k=3\)' names units other than neurons; compare takes that"
+    ):
+        make_scorer("activation@nmf(k=3)")
+    with pytest.raises(MethodError, match="unknown objective 'a@b'"):
+        make_method("ablation(objective='a@b')")
 
 
 @pytest.mark.parametrize(
@@ -627,3 +634,10 @@ def test_a_model_whose_heads_cannot_be_found_is_refused(open_model: Callable[...
     odd.model.config.num_attention_heads = 3
     with pytest.raises(ModelError, match="has 3 heads and an attention output of 40 values"):
         attention_model(odd)
+
+
+def test_the_documentation_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "units.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    exec(compile(block, "units.md", "exec", dont_inherit=True), {})
+    assert "tensor" in capsys.readouterr().out
