@@ -122,8 +122,8 @@ class Comparison:
         cells["text"] = [interval_text(r.mean, r.low, r.high, percent) for r in cells.itertuples()]
         table = cells.set_index(["method", "column"]).text.unstack().reindex(self.methods)  # noqa: PD010  # no duplicates
         sizes = own[own.group == "target"].set_index("method")
-        table.insert(0, "neurons", sizes.n_neurons.reindex(table.index).map("{:.1f}".format))
-        table.insert(1, "none", sizes["empty"].reindex(table.index).map("{:.0f}".format))
+        table.insert(0, "neurons", sizes.n_neurons.reindex(table.index).map("{:.1f}".format, na_action="ignore"))
+        table.insert(1, "none", sizes["empty"].reindex(table.index).map("{:.0f}".format, na_action="ignore"))
         order = [
             "neurons",
             "none",
@@ -135,7 +135,7 @@ class Comparison:
             "random",
             "random_same_layer",
         ]
-        ordered: pd.DataFrame = table[[c for c in order if c in table]].rename_axis(columns=None)
+        ordered: pd.DataFrame = table[[c for c in order if c in table]].fillna("–").rename_axis(columns=None)
         return ordered
 
     def leaderboard(self) -> pd.DataFrame:

@@ -131,7 +131,11 @@ def overlap(comparison: Comparison) -> Figure:
     facts = comparison.facts.fact[comparison.facts.status == "used"]
     empty = NeuronSet()
 
+    units = {m["method"]: m.get("units", "neurons") for m in comparison.manifest["methods"]}
+
     def mean_jaccard(a: str, b: str) -> float:
+        if units[a] != units[b]:
+            return np.nan  # numbers of different things, not the same neurons
         return float(np.mean([sets[a].get(f, empty).jaccard(sets[b].get(f, empty)) for f in facts]))
 
     matrix = pd.DataFrame([[mean_jaccard(a, b) for b in sets] for a in sets], index=list(sets), columns=list(sets))

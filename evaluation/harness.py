@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import copy
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,10 +16,11 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from kn_attrib.errors import ConfigError, FactError
+from kn_attrib.errors import FactError
 from kn_attrib.evaluation.comparison import Comparison
 from kn_attrib.evaluation.controls import GROUPS, NEURON_SETS, Group, control_set, group_prompts
 from kn_attrib.evaluation.effects import INTACT, Evaluator, Job, effect
+from kn_attrib.evaluation.parts import Part, Parts, measuring
 from kn_attrib.evaluation.selection import USED, Candidate, Selection, select_facts
 from kn_attrib.evaluation.settings import Settings
 from kn_attrib.facts import Fact, FactSet, load_facts
@@ -27,11 +28,11 @@ from kn_attrib.model import NeuronModel
 from kn_attrib.neurons import NeuronSet
 from kn_attrib.prompts import Prompt, Text, causes
 from kn_attrib.refine import Refinement, refine_all
-from kn_attrib.registry import make_scorer
 from kn_attrib.scorer import Scorer
-from kn_attrib.scores import NeuronScores
+from kn_attrib.scores import NeuronScores, stack_scores
 from kn_attrib.scoring import checked, fit, score_prompts
 from kn_attrib.store import versions
+from kn_attrib.unit_methods import Method, labelled, make_method
 
 DEFAULT_METHODS = (
     "integrated_gradients",
@@ -58,7 +59,7 @@ class ComparisonInterrupted(KeyboardInterrupt):
 def compare(
     model: NeuronModel,
     facts: str | Path | Sequence[Fact],
-    methods: Sequence[str | type[Scorer] | Scorer] = DEFAULT_METHODS,
+    methods: Sequence[str | type[Scorer] | Scorer | Method] = DEFAULT_METHODS,
     *,
     budgets: Sequence[int] = (1, 5, 10, 20),
     refinement: str | None = None,
@@ -85,7 +86,8 @@ def compare(
     ----------
     model : from `load_model`.
     facts : anything `load_facts` reads; facts beyond ``limit`` still serve as controls.
-    methods : names, ``"name:preset"``, classes or scorers.
+    methods : names, ``"name:preset"``, classes or scorers; ``"name@nmf"``, ``"name@pca(k=8)"``, ``"name@heads"`` score
+        other units than neurons (see `kn_attrib.unit_methods`), and skip budgets larger than their number.
     budgets : numbers of neurons for the equal-budget comparison.
     refinement : a preset name, default the paper's thresholds with each method's own threshold.
     factor : amplification.
@@ -107,6 +109,7 @@ def compare(
     Raises
     ------
     NeuronError : a budget is larger than the model.
+    MethodError : a method is unknown or faulty, or cannot score the units that it is asked for.
     FactError : no fact can be judged (the reasons are counted).
     ComparisonInterrupted : on Ctrl-C, holding what was finished.
     """
@@ -125,25 +128,8 @@ def compare(
         contrast_facts,
     )
     settings.check(model)
-    scorers = _named([make_scorer(method) for method in methods])
-    return _Run(model, load_facts(facts), scorers, settings, progress).execute()
-
-
-def _named(scorers: Sequence[Scorer]) -> dict[str, Scorer]:
-    """Scorers under their name, with parameters where a name occurs more than once."""
-    if not scorers:
-        raise ConfigError("methods is empty; expected at least one.")
-    names = [scorer.name for scorer in scorers]
-    labels = [repr_of(s) if names.count(s.name) > 1 else s.name for s in scorers]
-    if len(set(labels)) < len(labels):
-        raise ConfigError(f"methods names the same scorer twice: {', '.join(labels)}.")
-    return dict(zip(labels, scorers, strict=True))
-
-
-def repr_of(scorer: Scorer) -> str:
-    """``name(param=value, …)`` with the parameters that differ from the defaults."""
-    changed = {k: v for k, v in scorer.params().items() if v != scorer.defaults()[k]}
-    return f"{scorer.name}({', '.join(f'{k}={v}' for k, v in changed.items())})" if changed else scorer.name
+    asked = labelled([make_method(method) for method in methods])
+    return _Run(model, load_facts(facts), asked, settings, progress).execute()
 
 
 @dataclass
@@ -152,7 +138,7 @@ class _Run:
 
     model: NeuronModel
     facts: FactSet
-    scorers: dict[str, Scorer]
+    asked: dict[str, Method]
     settings: Settings
     progress: bool
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -165,23 +151,25 @@ class _Run:
         groups = {c.fact.id: group_prompts(c, selection.pool, self.settings.control_facts, self.settings.seed)
                   for c in selection.targets}  # fmt: skip
         evaluator = Evaluator(self.model, self.settings.max_rows, self.settings.normalised)
+        parts = Parts(evaluator, selection, self._contrast(selection))
         try:
-            self._probe(selection)
+            self._probe(parts)
             self._whole_ffn(evaluator, selection, groups)
-            for label, scorer in self.scorers.items():
-                self._method(label, scorer, evaluator, selection, groups)
+            for label, method in self.asked.items():
+                self._method(label, method, parts, groups)
         except KeyboardInterrupt as interrupt:
             raise ComparisonInterrupted(self._result(selection, started, complete=False)) from interrupt
         return self._result(selection, started, complete=True)
 
-    def _probe(self, selection: Selection) -> None:
+    def _probe(self, parts: Parts) -> None:
         """Ask every method for one prompt, so that a faulty one is found at once and not after hours."""
-        first, *others = selection.targets
+        first, *others = parts.selection.targets
         queries = first.prompts[0].queries[:1]
         contrast = [query for c in others[:PROBED] for query in c.prompts[0].queries]
         _, batch = next(iter(self.model.batches(queries)))
-        for scorer in self.scorers.values():
-            checked(fit(scorer, self.model, queries, contrast), self.model, batch)
+        for method in self.asked.values():
+            model = parts.of(method.units)[0].model
+            checked(fit(method.scorer, model, queries, contrast), model, batch)
 
     def _contrast(self, selection: Selection) -> list[Prompt]:
         """Attribution queries of known facts that are not scored, a few of each relation."""
@@ -227,30 +215,29 @@ class _Run:
             self._add(c.fact, WHOLE_FFN, "all", "method", size, "suppress", "target", n, found)
 
     def _method(
-        self,
-        label: str,
-        scorer: Scorer,
-        evaluator: Evaluator,
-        selection: Selection,
-        groups: dict[str, dict[Group, tuple[Text, ...]]],
+        self, label: str, method: Method, parts: Parts, groups: dict[str, dict[Group, tuple[Text, ...]]]
     ) -> None:
-        prompts = [query for c in selection.targets for text in c.prompts for query in text.queries]
-        started, before = time.perf_counter(), copy(self.model.cost)
-        with self._bar(f"{label}: scoring prompts", len(prompts)) as update:
-            fitted = fit(scorer, self.model, prompts, self._contrast(selection))
-            scores = score_prompts(self.model, prompts, fitted, progress=update)
-        cost = {
-            "seconds": time.perf_counter() - started,
-            "forwards": self.model.cost.forwards - before.forwards,
-            "backwards": self.model.cost.backwards - before.backwards,
-        }
-        sets = self._sets(scores, scorer)
-        with self._bar(f"{label}: intervening on facts", len(selection.targets)) as update:
-            for start in range(0, len(selection.targets), FACTS_AT_ONCE):
-                some = selection.targets[start : start + FACTS_AT_ONCE]
-                self._intervene(label, some, sets, evaluator, groups)
-                update(len(some))
-        self._describe(label, scorer, scores, sets, cost)
+        own = parts.of(method.units)
+        # What fitting units costs is a part of what scoring them costs.
+        with measuring(self.model, parts.cost[method.units]) as cost:
+            scores = self._scores(label, method.scorer, own, parts.contrast)
+        sets = self._sets(scores, method.scorer)
+        with self._bar(f"{label}: intervening on facts", sum(len(part.targets) for part in own)) as update:
+            for part in own:
+                for start in range(0, len(part.targets), FACTS_AT_ONCE):
+                    some = part.targets[start : start + FACTS_AT_ONCE]
+                    self._intervene(label, some, sets, part.evaluator, groups)
+                    update(len(some))
+        self._describe(label, method, scores, sets, cost)
+
+    def _scores(self, label: str, scorer: Scorer, parts: Sequence[Part], contrast: Sequence[Prompt]) -> NeuronScores:
+        found = []
+        with self._bar(f"{label}: scoring prompts", sum(len(part.queries) for part in parts)) as update:
+            for part in parts:
+                others = [query for other in parts if other is not part for query in other.queries]
+                fitted = fit(scorer, part.model, part.queries, [*others, *contrast])
+                found.append(score_prompts(part.model, part.queries, fitted, progress=update))
+        return stack_scores(found)
 
     def _sets(self, scores: NeuronScores, scorer: Scorer) -> dict[str, dict[str, NeuronSet]]:
         refinement = (
@@ -258,7 +245,9 @@ class _Run:
             if self.settings.refinement
             else Refinement(threshold=scorer.threshold)
         )
-        chosen = {"refined": refinement} | {f"k={k}": replace(refinement, k=k) for k in self.settings.budgets}
+        chosen = {"refined": refinement} | {
+            f"k={k}": replace(refinement, k=k) for k in self.settings.budgets if k <= math.prod(scores.shape[1:])
+        }
         return {name: refine_all(scores, each) for name, each in chosen.items()}
 
     def _intervene(
@@ -276,7 +265,7 @@ class _Run:
             for selection, found in sets.items():
                 own = found[c.fact.id]
                 for kind in NEURON_SETS:
-                    neurons = own if kind == "method" else control_set(kind, own, self.model, s.seed, c.fact.id)
+                    neurons = own if kind == "method" else control_set(kind, own, evaluator.model, s.seed, c.fact.id)
                     for name, factor in (("suppress", 0.0), ("amplify", s.factor)):
                         # What random neurons do to other facts says nothing about the method: the fact alone is asked.
                         measured = GROUPS if kind == "method" else ("target",)
@@ -301,13 +290,9 @@ class _Run:
         self.rows += [common | {"metric": metric, "value": value} for metric, value in found.items()]
 
     def _describe(
-        self,
-        label: str,
-        scorer: Scorer,
-        scores: NeuronScores,
-        sets: dict[str, dict[str, NeuronSet]],
+        self, label: str, method: Method, scores: NeuronScores, sets: dict[str, dict[str, NeuronSet]],
         cost: dict[str, float],
-    ) -> None:
+    ) -> None:  # fmt: skip
         relation = dict(zip(scores.facts, scores.relations, strict=True))
         self.neurons += [
             {"method": label, "selection": name, "fact": fact, "relation": relation[fact], "layer": n.layer,
@@ -318,7 +303,9 @@ class _Run:
         if scores.gap is not None and scores.difference is not None:
             gap = float(np.median((scores.gap.abs() / scores.difference.abs().clamp_min(1e-12)).numpy()))
         self.methods.append(
-            {"method": label, "name": scorer.name, "params": scorer.params(), **cost, "prompts": len(scores),
+            {"method": label, "name": method.scorer.name, "params": method.scorer.params(),
+             "units": str(method.units or "neurons"), "units_per_layer": scores.shape[2],
+             "unit_params": method.units.params() if method.units else {}, **cost, "prompts": len(scores),
              "seconds_per_prompt": cost["seconds"] / len(scores), "median_relative_gap": gap}
         )  # fmt: skip
 

@@ -24,8 +24,10 @@ def bytes_per_row(forward: PlainForward | WaveForward, gradient: bool) -> Tensor
     tokens = forward.batch.input_ids.shape[1]
     hidden = int(value_matrix(model.sites[0]).shape[1])
     heads = int(getattr(config, "num_attention_heads", None) or max(1, hidden // 64))
+    # Units other than neurons are fewer, but the feed-forward blocks are as wide as ever.
+    neurons = max(model.n_neurons, int(getattr(config, "intermediate_size", None) or 4 * hidden))
     own = 1 if isinstance(forward, WaveForward) and forward.causal else tokens
-    width = own * (HIDDEN_TENSORS * hidden + FFN_TENSORS * model.n_neurons + ATTENTION_TENSORS * heads * tokens)
+    width = own * (HIDDEN_TENSORS * hidden + FFN_TENSORS * neurons + ATTENTION_TENSORS * heads * tokens)
     if own < tokens:
         width += 8 * tokens * hidden  # each row's copy of keys and values, and their gradients
     blocks = torch.ones(model.n_layers, dtype=torch.float64)

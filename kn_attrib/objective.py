@@ -7,7 +7,7 @@ know which one answers.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, singledispatch
 from typing import Any
 
 import torch
@@ -137,8 +137,11 @@ class _Rows(torch.autograd.Function):
         return outer[0][:, None].to(gradients) * gradients, None, None, None
 
 
+@singledispatch
 def objective_function(model: NeuronModel, batch: Batch, objective: Objective = "prob") -> RowObjective:
     """The objective of a batch as a function of activation rows, by the fastest way that is right for the model.
+
+    Views with other units than neurons have rows of coefficients (`kn_attrib.units`).
 
     Warns
     -----

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -22,7 +23,10 @@ BUILT_IN = "kn_attrib.methods"
 
 _METHODS: dict[str, type[Scorer]] = {}
 PLAIN_TYPES: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,), bool: (bool,)}
+AT = re.compile(r"\s*(?P<method>\S.*?)\s*@\s*(?P<units>\w+\s*(?:\([^()]*\))?)\s*", re.DOTALL)
+"""Text of a method with the units that it is to score after an ``@`` (see `kn_attrib.unit_methods`)."""
 S = TypeVar("S", bound=type[Scorer])
+P = TypeVar("P")
 
 
 def register(name: str, *aliases: str) -> Callable[[S], S]:
@@ -126,16 +130,31 @@ def make_scorer(spec: Any) -> Scorer:
         return with_params(spec, {})
     if not isinstance(spec, str):
         raise MethodError(f"{spec!r} is not a method; expected a name, a Scorer class or a Scorer.")
-    name, _, rest = spec.partition("(")
-    if rest:
-        return with_params(get_method(name.strip()), _parse_params(spec, rest))
+    if AT.fullmatch(spec):
+        raise MethodError(
+            f"{spec!r} names units other than neurons; compare takes that, and score a view: "
+            "kn_attrib.unit_methods.make_units('heads').views(model, prompts)."
+        )
+    name, params = parse_call(spec)
+    if params is not None:
+        return with_params(get_method(name), params)
     name, _, preset = spec.partition(":")
     cls = get_method(name)
     return cls.preset(preset) if preset else with_params(cls, {})
 
 
-def with_params(cls: type[Scorer], params: dict[str, Any]) -> Scorer:
-    """``cls(**params)`` with a clear error for a parameter that is unknown, missing or of the wrong kind."""
+def with_params(cls: type[P], params: dict[str, Any]) -> P:
+    """``cls(**params)`` with a clear error for a parameter that is unknown, missing or of the wrong kind.
+
+    Parameters
+    ----------
+    cls : a dataclass with a ``name`` and ``defaults()``, such as a `Scorer`.
+    """
+    made: P = _with_params(cls, params)
+    return made
+
+
+def _with_params(cls: Any, params: dict[str, Any]) -> Any:
     hints = _hints(cls)
     for name, value in params.items():
         if name not in cls.defaults():
@@ -145,28 +164,37 @@ def with_params(cls: type[Scorer], params: dict[str, Any]) -> Scorer:
             raise MethodError(f"{cls.name}: {unknown(name, str(value), map(str, get_args(hint)))}")
         if hint in PLAIN_TYPES and not isinstance(value, PLAIN_TYPES[hint]):
             raise MethodError(f"{cls.name}: parameter {name!r} is {value!r}; expected {hint.__name__}.")
-    required = [f.name for f in fields(cls) if f.init and f.default is f.default_factory is MISSING]  # type: ignore[arg-type]
+    required = [f.name for f in fields(cls) if f.init and f.default is f.default_factory is MISSING]
     missing = [name for name in required if name not in params]
     if missing:
         raise MethodError(f"{cls.name}: parameter {missing[0]!r} has no default; write {cls.name}({missing[0]}=…).")
     return cls(**params)
 
 
-def _hints(cls: type[Scorer]) -> dict[str, Any]:
+def _hints(cls: type) -> dict[str, Any]:
     try:
         return get_type_hints(cls)
     except NameError:  # a plug-in's annotation may name what it imports for type checkers only
         return {}
 
 
-def _parse_params(spec: str, rest: str) -> dict[str, Any]:
+def parse_call(spec: str) -> tuple[str, dict[str, Any] | None]:
+    """``"name(param=value, …)"`` -> name and parameters, None where there are no brackets.
+
+    Raises
+    ------
+    MethodError : what is in the brackets are not named plain values.
+    """
     import ast
 
+    name, _, rest = spec.partition("(")
+    if not rest:
+        return spec.strip(), None
     try:
         call = ast.parse(f"f({rest}", mode="eval").body
         if not isinstance(call, ast.Call) or call.args:
             raise ValueError("parameters must be named")
-        return {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+        return name.strip(), {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
     except (SyntaxError, ValueError) as error:
         raise MethodError(f"cannot read method {spec!r}; expected name(param=value, …) with plain values.") from error
 

@@ -44,13 +44,16 @@ class Scorer(ABC):
 
     - ``presets``: name -> parameters, for published settings;
     - ``threshold``: the refinement threshold its authors use (default 0.2);
-    - ``reference``: the paper.
+    - ``reference``: the paper;
+    - ``neurons_only``: it reads more of the model than `NeuronModel.record` and `objective_function` give (taps, value
+      vectors, …), so that it cannot score other units (`kn_attrib.units`).
     """
 
     name: ClassVar[str] = ""
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     threshold: ClassVar[float] = 0.2
     reference: ClassVar[str] = ""
+    neurons_only: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         # Used as it is, without registration, a scorer goes by its class's name.

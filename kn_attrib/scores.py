@@ -55,6 +55,12 @@ class NeuronScores:
         return len(self.facts)
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Numbers of prompts, layers and neurons."""
+        prompts, layers, neurons = self.values.shape
+        return prompts, layers, neurons
+
+    @property
     def fact_ids(self) -> tuple[str, ...]:
         """Distinct fact ids in order of first appearance."""
         return tuple(dict.fromkeys(self.facts))

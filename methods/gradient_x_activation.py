@@ -9,11 +9,13 @@ import torch
 from captum import attr
 from torch import Tensor
 
-from kn_attrib.forward import AnswerObjective, at_answer
+from kn_attrib.forward import AnswerObjective, Rows, at_answer
 from kn_attrib.model import NeuronModel, Objective
+from kn_attrib.objective import objective_function
 from kn_attrib.prompts import Batch
 from kn_attrib.registry import register
 from kn_attrib.scorer import Scorer
+from kn_attrib.units import UnitModel
 
 
 @register("gradient_x_activation")
@@ -22,7 +24,7 @@ class GradientXActivation(Scorer):
     """First-order estimate of what removing the neuron costs.
 
     ``score_i = a_i · ∂F/∂a_i``, all layers from one forward and one backward pass. Misses saturation: where the
-    answer is certain the gradient is small.
+    answer is certain the gradient is small. Units other than neurons take a pass for each layer.
 
     Parameters
     ----------
@@ -37,6 +39,8 @@ class GradientXActivation(Scorer):
     reference: ClassVar[str] = "Shrikumar et al. 2016, arXiv 1605.01713"
 
     def score(self, model: NeuronModel, batch: Batch) -> Tensor:
+        if isinstance(model, UnitModel):
+            return self._units(model, batch)
         captum = attr.LayerGradientXActivation(AnswerObjective(model, self.objective), model.taps)
         layers = captum.attribute(
             model.embed(batch),
@@ -44,3 +48,10 @@ class GradientXActivation(Scorer):
             attribute_to_layer_input=True,
         )
         return torch.stack([at_answer(layer, batch).detach() for layer in layers], dim=1)
+
+    def _units(self, model: UnitModel, batch: Batch) -> Tensor:
+        function = objective_function(model, batch, self.objective)
+        rows = Rows.of(function.activations)
+        _, slopes = function.evaluate(rows.activations, rows.layers, rows.prompts, gradient=True)
+        assert slopes is not None
+        return (rows.activations * slopes).view(function.activations.shape)

@@ -38,6 +38,7 @@ class LayerConductance(Scorer):
     steps: int = 20
     objective: Objective = "prob"
     max_rows: int = 512
+    neurons_only: ClassVar[bool] = True
     reference: ClassVar[str] = "Dhamdhere et al. 2018, arXiv 1805.12233"
 
     def score(self, model: NeuronModel, batch: Batch) -> Tensor:

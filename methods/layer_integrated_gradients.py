@@ -48,6 +48,7 @@ class LayerIntegratedGradients(Scorer):
     baseline: str = "zero"
     objective: Objective = "prob"
     max_rows: int = 512
+    neurons_only: ClassVar[bool] = True
     reference: ClassVar[str] = "Sundararajan et al. 2017, arXiv 1703.01365"
 
     def __post_init__(self) -> None:

@@ -27,6 +27,7 @@ from kn_attrib.architectures import ARCHITECTURES, gating
 from kn_attrib.description import describe
 from kn_attrib.forward import PlainForward, Rows
 from kn_attrib.guards import check_rows
+from kn_attrib.heads import Heads
 from kn_attrib.methods import GradientXActivation, IntegratedGradients, LayerIntegratedGradients
 from kn_attrib.prompts import Batch, Prompt
 from kn_attrib.stream import exit_early, follow
@@ -413,6 +414,25 @@ def test_wave_equals_plain_or_says_why_not(name: str) -> None:
             rows = Rows.of(activations * torch.linspace(0.2, 1.3, model.n_neurons, dtype=activations.dtype))
             slow = plain(rows.activations, rows.layers, rows.prompts)
             assert torch.allclose(wave(rows.activations, rows.layers, rows.prompts), slow, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_attention_heads_are_found_and_can_be_suppressed(name: str) -> None:
+    model = loaded(name)
+    with double_precision() if name in NO_DOUBLE else nullcontext():
+        view = Heads().views(model, prompts_of(model))["r"]
+        batch = batch_of(model)
+        assert (view.n_layers, view.n_neurons) == (model.n_layers, 4)
+        width = view.site.n_neurons // 4
+        for layer in range(view.n_layers):
+
+            def zero(vector: Tensor) -> None:
+                vector[:, width : 2 * width] = 0
+
+            with suppress(view, [(layer, 1)]):
+                found = view.answers(batch).logprob
+            assert torch.allclose(found, gold(by_hand(view, batch, layer, zero), batch), rtol=0, atol=1e-10)
+            assert not torch.equal(found, model.answers(batch).logprob)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -18,9 +18,9 @@ from kn_attrib.evaluation import Comparison, ComparisonInterrupted
 from kn_attrib.evaluation.comparison import interval_text
 from kn_attrib.evaluation.controls import GROUPS, control_set, group_prompts
 from kn_attrib.evaluation.effects import INTACT, Evaluator, Job, Outcome, effect
-from kn_attrib.evaluation.harness import repr_of
 from kn_attrib.evaluation.selection import select_facts
 from kn_attrib.methods import Activation, IntegratedGradients
+from kn_attrib.unit_methods import repr_of
 
 METHODS = ["integrated_gradients", "activation", "random"]
 KEEP = ("unknown",)

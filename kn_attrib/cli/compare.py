@@ -23,7 +23,11 @@ def command(
     model: options.Model = "zoo:bert-facts",
     facts: options.Facts = "world",
     methods: Annotated[
-        str, typer.Option(help="Methods separated by commas: name, name:preset or name(param=value); or 'all'.")
+        str,
+        typer.Option(
+            help="Methods separated by commas: name, name:preset or name(param=value), with @nmf, @pca(k=8) or @heads "
+            "to score these instead of neurons; or 'all'."
+        ),
     ] = ",".join(DEFAULT_METHODS),
     relations: options.Relations = "",
     answer_words: options.AnswerWords = 0,
