@@ -641,3 +641,11 @@ def test_the_documentation_runs(capsys: pytest.CaptureFixture[str]) -> None:
     (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     exec(compile(block, "units.md", "exec", dont_inherit=True), {})
     assert "tensor" in capsys.readouterr().out
+
+
+def test_facts_beyond_the_limit_help_to_fit(base: NeuronModel, world: FactSet) -> None:
+    settings: dict[str, Any] = {"budgets": (1,), "keep": ("unknown",), "limit": 2, "progress": False}
+    found = compare(base, world, ["activation@pca(k=3)"], **settings)
+    assert set(found.rows.fact) == {"capital:France", "lies:France"}
+    with pytest.raises(MethodError, match="relation 'lies' has 1 prompts to fit on"):
+        compare(base, world, ["activation@pca(k=3)"], contrast_facts=0, **settings)
