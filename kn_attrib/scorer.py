@@ -45,8 +45,8 @@ class Scorer(ABC):
     - ``presets``: name -> parameters, for published settings;
     - ``threshold``: the refinement threshold its authors use (default 0.2);
     - ``reference``: the paper;
-    - ``neurons_only``: it reads more of the model than `NeuronModel.record` and `objective_function` give (taps, value
-      vectors, …), so that it cannot score other units (`kn_attrib.units`).
+    - ``neurons_only``: it cannot score other units (`kn_attrib.units`), since it looks into feed-forward blocks
+      (taps, value vectors), or puts one prompt's activations into another, while a unit's direction may be its own.
     """
 
     name: ClassVar[str] = ""

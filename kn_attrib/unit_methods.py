@@ -39,8 +39,9 @@ class Method:
     def __post_init__(self) -> None:
         if self.units is not None and self.scorer.neurons_only:
             raise MethodError(
-                f"{self.scorer.name!r} reads neurons through hooks of its own, so it cannot score units "
-                f"({str(self.units)!r}); use it without '@…', or a method such as integrated_gradients or ablation."
+                f"{self.scorer.name!r} scores neurons only, not units ({str(self.units)!r}): it looks into "
+                "feed-forward blocks, or puts one prompt's activations into another; use it without '@…', or a method "
+                "such as integrated_gradients or ablation."
             )
 
 

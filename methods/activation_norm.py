@@ -27,6 +27,7 @@ class ActivationNorm(Scorer):
     Chang et al. 2024, arXiv 2311.09060.
     """
 
+    neurons_only: ClassVar[bool] = True
     reference: ClassVar[str] = "Chang et al. 2024, arXiv 2311.09060"
 
     def score(self, model: NeuronModel, batch: Batch) -> Tensor:

@@ -52,6 +52,7 @@ class AttributionPatching(ContrastScorer):
     graddrop: bool = False
     objective: Objective = "prob"
     seed: int = 0
+    neurons_only: ClassVar[bool] = True
     reference: ClassVar[str] = "Kramár et al. 2024, arXiv 2403.00745"
 
     def __post_init__(self) -> None:

@@ -47,6 +47,7 @@ class ExpectedGradients(ContrastScorer):
     same_relation: bool = False
     objective: Objective = "prob"
     seed: int = 0
+    neurons_only: ClassVar[bool] = True
     reference: ClassVar[str] = "Erion et al. 2021, arXiv 1906.10670"
 
     def __post_init__(self) -> None:

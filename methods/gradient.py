@@ -35,6 +35,7 @@ class Gradient(Scorer):
     """
 
     objective: Objective = "prob"
+    neurons_only: ClassVar[bool] = True
     reference: ClassVar[str] = "Simonyan et al. 2014, arXiv 1312.6034"
 
     def score(self, model: NeuronModel, batch: Batch) -> Tensor:

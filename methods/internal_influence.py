@@ -45,6 +45,7 @@ class InternalInfluence(Scorer):
     steps: int = 16
     objective: Objective = "prob"
     max_rows: int = 512
+    neurons_only: ClassVar[bool] = True
     reference: ClassVar[str] = "Leino et al. 2018, arXiv 1802.03788"
 
     def __post_init__(self) -> None:

@@ -40,6 +40,7 @@ class LogitAttribution(Scorer):
     """
 
     centred: bool = False
+    neurons_only: ClassVar[bool] = True
     reference: ClassVar[str] = "Geva et al. 2022, arXiv 2203.14680"
 
     def score(self, model: NeuronModel, batch: Batch) -> Tensor:

@@ -48,6 +48,7 @@ class LogprobIncrease(Scorer):
 
     frozen: bool = False
     max_rows: int = 4096
+    neurons_only: ClassVar[bool] = True
     reference: ClassVar[str] = "Yu and Ananiadou 2024, arXiv 2312.12141"
 
     def score(self, model: NeuronModel, batch: Batch) -> Tensor:

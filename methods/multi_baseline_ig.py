@@ -47,6 +47,7 @@ class MultiBaselineIG(Scorer):
 
     steps: int = 6
     objective: Objective = "prob"
+    neurons_only: ClassVar[bool] = True
     reference: ClassVar[str] = "after Chen et al. 2024, arXiv 2308.13198"
 
     def __post_init__(self) -> None:

@@ -44,6 +44,7 @@ class QueryNeurons(Scorer):
     """
 
     values: int = 100
+    neurons_only: ClassVar[bool] = True
     reference: ClassVar[str] = "Yu and Ananiadou 2024, arXiv 2312.12141"
 
     def __post_init__(self) -> None:

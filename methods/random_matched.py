@@ -48,6 +48,7 @@ class RandomMatched(DerivedScorer):
 
     share: float = 0.01
     seed: int = 0
+    neurons_only: ClassVar[bool] = True
     reference: ClassVar[str] = "control"
 
     def __post_init__(self) -> None:

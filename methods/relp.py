@@ -48,6 +48,7 @@ class RelP(Scorer):
     gates: bool = True
     attention: bool = True
     objective: Objective = "logit"
+    neurons_only: ClassVar[bool] = True
     reference: ClassVar[str] = "Jafari et al. 2025, arXiv 2508.21258"
 
     def score(self, model: NeuronModel, batch: Batch) -> Tensor:

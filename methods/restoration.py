@@ -56,6 +56,7 @@ class Restoration(Scorer):
     seed: int = 0
     objective: Objective = "prob"
     max_rows: int = 4096
+    neurons_only: ClassVar[bool] = True
     reference: ClassVar[str] = "Vig et al. 2020, arXiv 2004.12265; Meng et al. 2022, arXiv 2202.05262"
 
     def __post_init__(self) -> None:

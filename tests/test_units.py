@@ -16,7 +16,20 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
-from kn_attrib import Batch, Fact, FactSet, NeuronModel, NeuronSet, amplify, compare, load_model, score, suppress
+from kn_attrib import (
+    Batch,
+    Fact,
+    FactSet,
+    NeuronModel,
+    NeuronSet,
+    amplify,
+    compare,
+    get_method,
+    list_methods,
+    load_model,
+    score,
+    suppress,
+)
 from kn_attrib.cli import app
 from kn_attrib.errors import ConfigError, MethodError, ModelError
 from kn_attrib.evaluation import Comparison
@@ -25,6 +38,7 @@ from kn_attrib.factors import NMF, PCA, NonNegative, parts
 from kn_attrib.forward import Rows
 from kn_attrib.heads import attention_model
 from kn_attrib.interventions import ablate_layers, scale_rows, set_activation
+from kn_attrib.masks import masked_logprob
 from kn_attrib.methods import (
     Ablation,
     Activation,
@@ -377,6 +391,16 @@ def test_ablation_of_a_unit_is_its_removal_from_the_clean_vector(view: UnitModel
         assert torch.allclose(scores[:, layer, unit], expected, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("shape", ["masked", "causal"])
+def test_masks_on_units_of_all_layers_have_exact_gradients(view: UnitModel, facts: FactSet) -> None:
+    """What methods that learn masks go by: early masks change the vectors that late units are read from."""
+    batch = Batch(batch_of(view, facts).prompts[:2])
+    generator = torch.Generator().manual_seed(0)
+    masks = 0.5 + torch.rand(2, view.n_layers, view.n_neurons, generator=generator, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda m: masked_logprob(view, batch, m), masks.requires_grad_())
+    assert torch.allclose(masked_logprob(view, batch, torch.ones_like(masks)), view.answers(batch).logprob)
+
+
 @pytest.mark.parametrize("scorer", SCORERS, ids=lambda scorer: scorer.name)
 def test_methods_keep_their_contract(view: UnitModel, facts: FactSet, scorer: Scorer) -> None:
     together = score(view, facts, scorer)
@@ -387,6 +411,20 @@ def test_methods_keep_their_contract(view: UnitModel, facts: FactSet, scorer: Sc
     assert together.provenance["model"] == f"{view.site.name}@{view.label}"
     modules = list(view.model.modules())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in modules)
+
+
+@pytest.mark.parametrize("name", list_methods())
+def test_every_method_scores_units_or_is_refused(
+    name: str, open_model: Callable[..., NeuronModel], facts: FactSet
+) -> None:
+    if get_method(name).neurons_only:
+        with pytest.raises(MethodError, match=f"'{name}' scores neurons only"):
+            make_method(f"{name}@pca")
+        return
+    view = view_of(open_model("causal"), facts, "pca(k=8)")
+    found = score(view, facts[:2], make_method(f"{name}@pca").scorer, contrast=facts[2:])
+    assert found.shape == (10, view.n_layers, 9)
+    assert found.values.isfinite().all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -562,8 +600,12 @@ def test_methods_and_units_are_read_in_one_place() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("layer_conductance@nmf", r"'layer_conductance' reads neurons through hooks of its own.*\('nmf'\)"),
-        ("layer_integrated_gradients@heads", r"so it cannot score units \('heads'\); use it without '@…'"),
+        ("layer_conductance@nmf", r"'layer_conductance' scores neurons only, not units \('nmf'\)"),
+        (
+            "layer_integrated_gradients@heads",
+            r"not units \('heads'\): it looks into feed-forward blocks, .*; use it without '@…'",
+        ),
+        ("restoration@pca", r"'restoration' scores neurons only, .* puts one prompt's activations into another"),
         ("activation@nfm", r"unknown units 'nfm'. Did you mean 'nmf'\? Known: heads, nmf, pca"),
         ("activation@nmf(n=3)", r"nmf: unknown parameter 'n'"),
         ("activation@nmf(k=0)", r"nmf: k is 0; expected at least 1"),
