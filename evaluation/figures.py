@@ -64,7 +64,7 @@ def bars(comparison: Comparison, intervention: str) -> Figure:
         handles, _ = axes.get_legend_handles_labels()
         if axes.legend_ is not None:
             axes.legend_.remove()
-        figure.legend(handles, GROUP_NAMES.values(), loc="outside lower center", ncols=6, frameon=False)
+        figure.legend(handles, GROUP_NAMES.values(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 

@@ -22,6 +22,8 @@ from kn_attrib.prompts import Prompt
 from kn_attrib.units import Basis, UnitModel, Units
 
 Array = NDArray[np.float64]
+RIDGE = 1e-10
+"""Added to the diagonal of Gram matrices of factors of length about 1."""
 
 
 class FactorBasis(Basis):
@@ -84,7 +86,9 @@ class NonNegative(FactorBasis):
         chosen = self._chosen(layer, products.detach())
         # With the factors that take part known they are linear in the vector, so gradients are exact too.
         gram = self._gram[layer] * chosen[:, :, None] * chosen[:, None, :] + torch.diag_embed(1 - chosen)
-        found: Tensor = torch.linalg.solve(gram, products * chosen)
+        # NMF may find the same factor twice: a ridge far below the coefficients' own digits shares it out evenly.
+        ridge = RIDGE * torch.eye(len(gram[0]), dtype=gram.dtype, device=gram.device)
+        found: Tensor = torch.linalg.solve(gram + ridge, products * chosen)
         return found.clamp_min(0).to(vectors.dtype)
 
     def _chosen(self, layer: int, products: Tensor) -> Tensor:

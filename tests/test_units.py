@@ -691,3 +691,14 @@ def test_facts_beyond_the_limit_help_to_fit(base: NeuronModel, world: FactSet) -
     assert set(found.rows.fact) == {"capital:France", "lies:France"}
     with pytest.raises(MethodError, match="relation 'lies' has 1 prompts to fit on"):
         compare(base, world, ["activation@pca(k=3)"], contrast_facts=0, **settings)
+
+
+def test_a_factor_found_twice_is_shared_out() -> None:
+    from kn_attrib.factors import NonNegative
+
+    factor = torch.tensor([1.0, 2.0, 0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
+    basis = NonNegative(torch.stack([factor, factor])[None], torch.float64)
+    vectors = torch.tensor([[3.0, 6.0, -3.0]], dtype=torch.float64)
+    coefficients, rest = basis.encode(0, vectors)
+    assert torch.allclose(basis.decode(0, coefficients, rest), vectors)
+    assert float(coefficients[0, -1]) < 1e-6  # nothing is left over

@@ -26,7 +26,7 @@ def command(
         str,
         typer.Option(
             help="Methods separated by commas: name, name:preset or name(param=value), with @nmf, @pca(k=8) or @heads "
-            "to score these instead of neurons; or 'all'."
+            "to score these instead of neurons; 'all' stands for all that score neurons."
         ),
     ] = ",".join(DEFAULT_METHODS),
     relations: options.Relations = "",
@@ -55,7 +55,7 @@ def command(
     """
     check_writable(check_folder(out, overwrite))
     options.plugins(plugin)
-    chosen = list_methods() if methods == "all" else options.split(methods)
+    chosen = [name for part in options.split(methods) for name in (list_methods() if part == "all" else [part])]
     try:
         comparison = compare(
             options.open_model(model, dtype, device),
