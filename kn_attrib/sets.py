@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,18 +16,23 @@ from kn_attrib.prompts import Prompt, by_text
 from kn_attrib.scaled import scaled_logits
 
 QUERIES_AT_ONCE = 256
+Measure = Literal["prob", "logodds"]
+"""Of a text's answer: its probability, or ``log p/(1 − p)``, which still falls where the probability is almost 1."""
 
 
 def values_of_sets(
-    model: NeuronModel, queries: Sequence[Sequence[Prompt]], jobs: Sequence[tuple[int, NeuronSet]], factor: float = 0.0
+    model: NeuronModel,
+    queries: Sequence[Sequence[Prompt]],
+    jobs: Sequence[tuple[int, NeuronSet]],
+    measure: Measure = "prob",
 ) -> Tensor:
-    """Mean over a fact's texts of p(answer) while the neurons of a set are scaled at the answer position.
+    """Mean over a fact's texts of the answer's measure while the neurons of a set are silent at the answer position.
 
     Parameters
     ----------
     queries : the queries of each fact, a text's side by side.
     jobs : index of the fact, and a set.
-    factor : 0 silences.
+    measure : what is averaged over texts.
 
     Returns
     -------
@@ -42,19 +48,34 @@ def values_of_sets(
         rows = [(row, wanted[i], job) for row, i in enumerate(indices) for job in sets_of[wanted[i][0]]]
         sets = [jobs[job][1] for _, _, job in rows]
         prompts = [row for row, _, _ in rows]
-        for some, logits in scaled_logits(model, batch, sets, prompts, [factor] * len(rows)):
+        for some, logits in scaled_logits(model, batch, sets, prompts, [0.0] * len(rows)):
             found = answer_of(logits, batch.answers[[prompts[i] for i in some]]).logprob
             for i, value in zip(some, found.tolist(), strict=True):
                 _, (_, place, _), job = rows[i]
                 logprobs[job][place] = value
-    means = [by_text(own, queries[fact]).exp().mean() for own, (fact, _) in zip(logprobs, jobs, strict=True)]
+    means = [
+        _measured(by_text(own, queries[fact]), measure).mean() for own, (fact, _) in zip(logprobs, jobs, strict=True)
+    ]
     return torch.stack(means) if means else torch.zeros(0, dtype=torch.float64)
 
 
-def slopes_of_sets(model: NeuronModel, queries: Sequence[Sequence[Prompt]], sets: Sequence[NeuronSet]) -> Tensor:
+def _measured(logprobs: Tensor, measure: Measure) -> Tensor:
+    if measure == "prob":
+        return logprobs.exp()
+    return logprobs - _log_of_rest(logprobs)
+
+
+def _log_of_rest(logprobs: Tensor) -> Tensor:
+    """``log(1 − p)``; as small as single precision can tell where p is 1 to its last digit."""
+    return torch.log(-torch.expm1(logprobs.clamp_max(-1e-7)))
+
+
+def slopes_of_sets(
+    model: NeuronModel, queries: Sequence[Sequence[Prompt]], sets: Sequence[NeuronSet], measure: Measure = "prob"
+) -> Tensor:
     """First-order estimate of what removing one more neuron costs while each fact's set is silent.
 
-    ``d mean p(answer) / d m_i`` at the mask that is 0 on the set and 1 elsewhere: activation times gradient in the
+    ``d mean measure / d m_i`` at the mask that is 0 on the set and 1 elsewhere: activation times gradient in the
     model as it is with the set silent.
 
     Returns
@@ -78,11 +99,15 @@ def slopes_of_sets(model: NeuronModel, queries: Sequence[Sequence[Prompt]], sets
             fact, place, _ = flat[i]
             gradients[fact][place] = slope[row]
             logprobs[fact][place] = float(values[row].detach())
-    return torch.stack([_joined(g, p, own) for g, p, own in zip(gradients, logprobs, queries, strict=True)]) * present
+    return (
+        torch.stack([_joined(g, p, own, measure) for g, p, own in zip(gradients, logprobs, queries, strict=True)])
+        * present
+    )
 
 
-def _joined(gradients: list[Tensor], logprobs: Tensor, queries: Sequence[Prompt]) -> Tensor:
-    """Gradient of the mean over texts of ``exp Σ log p`` from those of the single tokens' ``log p``."""
-    probabilities = by_text(logprobs, queries).exp().to(gradients[0])
+def _joined(gradients: list[Tensor], logprobs: Tensor, queries: Sequence[Prompt], measure: Measure) -> Tensor:
+    """Gradient of the mean over texts of the measure of ``Σ log p`` from those of the single tokens' ``log p``."""
+    sums = by_text(logprobs, queries)
+    weights = sums.exp() if measure == "prob" else (-_log_of_rest(sums)).exp()
     texts = by_text(torch.stack(gradients), queries)
-    return (probabilities[:, None, None] * texts).mean(0)
+    return (weights.to(texts)[:, None, None] * texts).mean(0)

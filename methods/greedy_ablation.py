@@ -13,9 +13,12 @@ from kn_attrib.model import NeuronModel
 from kn_attrib.neurons import Neuron, NeuronSet
 from kn_attrib.pool import Pool
 from kn_attrib.prompts import Prompt
-from kn_attrib.registry import register
+from kn_attrib.registry import make_scorer, register
 from kn_attrib.scorer import FactScorer
-from kn_attrib.sets import slopes_of_sets, values_of_sets
+from kn_attrib.sets import Measure, slopes_of_sets, values_of_sets
+
+PREFIXES = (1, 2, 5, 10)
+"""Sizes at which two orders are compared, beside the full one."""
 
 
 @register("greedy_ablation")
@@ -23,11 +26,14 @@ from kn_attrib.sets import slopes_of_sets, values_of_sets
 class GreedyAblation(FactScorer):
     """Direct search for the neurons that suppress the answer most together: what other methods are measured against.
 
-    ``S ← S ∪ {argmin over i of mean p(answer | S ∪ {i} silent)}``, the mean over all texts of the fact, beginning with
-    none, until ``size`` neurons are in; ``score = size, size − 1, …`` in the order of entry. At each step the
+    ``S ← S ∪ {argmin over i of mean F(S ∪ {i} silent)}``, the mean over all texts of the fact, beginning with none,
+    until ``size`` neurons are in; ``score = size, size − 1, …`` in the order of entry. At each step the
     candidates are those neurons whose removal would cost most by the gradient *at the current set*; they are then
     ranked exactly. Neurons outside the set score below 1, in the order of that gradient at the last step. It is what
-    can be reached on the prompts that are searched; held-out prompts tell how much of it is chance. Cost:
+    search reaches on the prompts that it sees; held-out prompts tell how much of that is chance, and a method may do
+    better there. ``F`` is the log-odds of the answer, which still fall where its probability is almost 1. One step at
+    a time a search cannot see what only several neurons together do: where the order of ``against`` does better on the
+    searched prompts, it is taken. Cost, beside that method's:
     ``size · (candidates · beam + 1)`` forwards and ``size`` backwards per prompt.
 
     Parameters
@@ -35,6 +41,8 @@ class GreedyAblation(FactScorer):
     size : neurons in the set.
     candidates : neurons tried exactly at each step.
     beam : sets that are kept from step to step.
+    objective : ``F``: ``"logodds"`` or ``"prob"``.
+    against : a method whose order is taken instead wherever it does better on the searched prompts; ``""`` for none.
 
     Raises
     ------
@@ -48,6 +56,8 @@ class GreedyAblation(FactScorer):
     size: int = 20
     candidates: int = 12
     beam: int = 1
+    objective: Measure = "logodds"
+    against: str = "integrated_gradients"
     reference: ClassVar[str] = "direct search"
 
     def __post_init__(self) -> None:
@@ -62,17 +72,49 @@ class GreedyAblation(FactScorer):
         chosen = [[Path()] for _ in queries]
         for _ in range(self.size):
             chosen = self._grown(model, queries, chosen)
-        slopes = slopes_of_sets(model, queries, [NeuronSet(paths[0].neurons) for paths in chosen])
+        chosen = self._better(model, queries, chosen, self._other_order(model, pool))
+        slopes = slopes_of_sets(model, queries, [NeuronSet(paths[0].neurons) for paths in chosen], self.objective)
         return {
             fact.id: self._in_order(paths[0].neurons, slope)
             for fact, paths, slope in zip(pool.facts, chosen, slopes, strict=True)
         }
 
+    def _other_order(self, model: NeuronModel, pool: Pool) -> list[Path]:
+        """The best neurons of each fact by the method that the search is held against, in its order."""
+        if not self.against:
+            return []
+        scorer = make_scorer(self.against).fit(model, pool.prompts, pool.others)
+        values = torch.empty(len(pool.prompts), model.n_layers * model.n_neurons, dtype=torch.float64)
+        for indices, batch in model.batches(pool.prompts):
+            found = scorer.score(model, batch)
+            values[indices] = (found if isinstance(found, Tensor) else found.values).detach().flatten(1).cpu().double()
+        means = [values[pool.of(fact)].mean(0) for fact in pool.facts]
+        tops = [mean.sort(descending=True, stable=True).indices[: self.size].tolist() for mean in means]
+        return [Path(tuple(Neuron(*divmod(index, model.n_neurons)) for index in top)) for top in tops]
+
+    def _better(
+        self, model: NeuronModel, queries: list[list[Prompt]], chosen: list[list[Path]], others: list[Path]
+    ) -> list[list[Path]]:
+        """For each fact the order whose first neurons, few and many, lower the objective more on average."""
+        if not others:
+            return chosen
+        sizes = [k for k in PREFIXES if k < self.size] + [self.size]
+        orders = [order for paths, other in zip(chosen, others, strict=True) for order in (paths[0], other)]
+        jobs = [(i // 2, NeuronSet(order.neurons[:k])) for i, order in enumerate(orders) for k in sizes]
+        values = values_of_sets(model, queries, jobs, self.objective).view(len(chosen), 2, len(sizes)).mean(-1)
+        return [
+            paths if own <= other else [order]
+            for paths, order, (own, other) in zip(chosen, others, values.tolist(), strict=True)
+        ]
+
     def _grown(self, model: NeuronModel, queries: list[list[Prompt]], chosen: list[list[Path]]) -> list[list[Path]]:
         """The best sets of every fact with one neuron more."""
         owners = [(fact, path) for fact, paths in enumerate(chosen) for path in paths]
         slopes = slopes_of_sets(
-            model, [queries[fact] for fact, _ in owners], [NeuronSet(path.neurons) for _, path in owners]
+            model,
+            [queries[fact] for fact, _ in owners],
+            [NeuronSet(path.neurons) for _, path in owners],
+            self.objective,
         )
         jobs: dict[tuple[int, frozenset[Neuron]], tuple[Neuron, ...]] = {}
         for (fact, path), slope in zip(owners, slopes, strict=True):
@@ -80,7 +122,9 @@ class GreedyAblation(FactScorer):
                 grown = (*path.neurons, neuron)
                 # The same set may be reached in several orders; the first one found stands for all.
                 jobs.setdefault((fact, frozenset(grown)), grown)
-        values = values_of_sets(model, queries, [(fact, NeuronSet(grown)) for (fact, _), grown in jobs.items()])
+        values = values_of_sets(
+            model, queries, [(fact, NeuronSet(grown)) for (fact, _), grown in jobs.items()], self.objective
+        )
         found: list[list[Path]] = [[] for _ in queries]
         for ((fact, _), grown), value in zip(jobs.items(), values.tolist(), strict=True):
             found[fact].append(Path(grown, value))
@@ -104,7 +148,7 @@ class GreedyAblation(FactScorer):
 
 @dataclass(frozen=True)
 class Path:
-    """Neurons in the order in which they entered, and the answer's mean probability with all of them silent."""
+    """Neurons in the order in which they entered, and the mean objective with all of them silent."""
 
     neurons: tuple[Neuron, ...] = ()
     value: float = 1.0

@@ -43,7 +43,7 @@ class Shapley(FactScorer):
     ----------
     candidates : neurons with the largest ``|a_i · ∂p/∂a_i|`` on average, among which credit is shared.
     orders : most orders of a fact.
-    truncation : an order ends when the rest could change p(answer) by less than this; 0 never cuts.
+    truncation : an order ends when the rest could change p(answer) by less than this share of it; 0 never cuts.
     precision : half width of the scores' 95 % bounds at which a fact is done; 0 always takes all orders.
     seed : of the orders.
 
@@ -98,7 +98,7 @@ class Shapley(FactScorer):
             jobs = [
                 (i, step)
                 for i, game in enumerate(games)
-                if abs(before[i] - game.empty) >= self.truncation
+                if abs(before[i] - game.empty) >= self.truncation * game.full
                 for step in steps
                 if step < len(orders[i])
             ]

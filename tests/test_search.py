@@ -12,6 +12,7 @@ from kn_attrib import Neuron, NeuronModel, NeuronSet, amplify, score, suppress
 from kn_attrib.errors import MethodError
 from kn_attrib.facts import FactSet
 from kn_attrib.methods import GreedyAblation, Shapley
+from kn_attrib.prompts import Prompt
 from kn_attrib.sets import slopes_of_sets, values_of_sets
 
 
@@ -46,7 +47,7 @@ def test_slopes_are_derivatives_of_the_mean_probability(tiny: NeuronModel, facts
 
 def test_search_begins_with_the_best_single_neuron_and_never_does_worse(tiny: NeuronModel, facts: FactSet) -> None:
     everything = tiny.n_layers * tiny.n_neurons
-    found = score(tiny, facts[0], GreedyAblation(size=4, candidates=everything))
+    found = score(tiny, facts[0], GreedyAblation(size=4, candidates=everything, objective="prob", against=""))
     order = found.values[0].flatten().argsort(descending=True)[:4].tolist()
     chosen = [Neuron(*divmod(index, tiny.n_neurons)) for index in order]
     assert found.values[0].flatten()[order].tolist() == [4, 3, 2, 1]
@@ -64,8 +65,37 @@ def test_search_begins_with_the_best_single_neuron_and_never_does_worse(tiny: Ne
 
 
 def test_a_beam_is_at_least_as_good(tiny: NeuronModel, facts: FactSet) -> None:
-    narrow, wide = (score(tiny, facts[0], GreedyAblation(size=3, candidates=10, beam=beam)).top_k(3) for beam in (1, 4))
+    narrow, wide = (
+        score(tiny, facts[0], GreedyAblation(size=3, candidates=10, beam=beam, objective="prob", against="")).top_k(3)
+        for beam in (1, 4)
+    )
     assert value(tiny, facts, wide) <= value(tiny, facts, narrow) + 1e-12
+
+
+def test_the_other_order_is_taken_where_it_does_better(tiny: NeuronModel, facts: FactSet) -> None:
+    queries = [tiny.encode(facts[0]).prompts]
+
+    def fallen(scorer: GreedyAblation) -> float:
+        order = score(tiny, facts[0], scorer).values[0].flatten().argsort(descending=True)[:4].tolist()
+        sets = [NeuronSet(Neuron(*divmod(i, tiny.n_neurons)) for i in order[:k]) for k in (1, 2, 4)]
+        return float(values_of_sets(tiny, queries, [(0, s) for s in sets], "logodds").mean())
+
+    hasty = GreedyAblation(size=4, candidates=1, against="")
+    held = GreedyAblation(size=4, candidates=1, against="ablation")
+    assert fallen(held) <= fallen(hasty) + 1e-12
+    best = score(tiny, facts[0], "ablation").top_k(4)
+    sets = [(0, best)]
+    assert float(values_of_sets(tiny, queries, sets, "logodds")[0]) == pytest.approx(
+        float(torch.stack([_logodds(tiny, q, best) for q in queries[0]]).mean()), rel=1e-6
+    )
+
+
+def _logodds(model: NeuronModel, query: Prompt, neurons: NeuronSet) -> torch.Tensor:
+    _, batch = next(iter(model.batches([query])))
+    with suppress(model, neurons):
+        logits = model.logits(batch.positions, **batch.inputs())
+    p = logits.softmax(-1)[0, query.answer_id]
+    return (p / (1 - p)).log().double()
 
 
 def test_search_refuses_what_cannot_be(tiny: NeuronModel, facts: FactSet) -> None:
