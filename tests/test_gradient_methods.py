@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from captum import attr
@@ -118,6 +119,26 @@ def test_expected_gradients_tend_to_the_mean_difference(tiny: NeuronModel, facts
             before = run(base, torch.full((len(others),), layer), torch.zeros(len(others), dtype=torch.long))
         expected = float(run.clean()[0] - before.mean())
         assert float(found[0, layer].sum()) == pytest.approx(expected, abs=0.15 * float(before.std()) + 1e-6)
+
+
+def test_expected_gradients_are_captums_gradient_shap(tiny: NeuronModel, facts: FactSet) -> None:
+    """The same expectation, by Captum's own sampling."""
+    batch = batch_of(tiny, facts)
+    one, last = Batch(batch.prompts[:1]), tiny.n_layers - 1
+    scorer = ExpectedGradients(samples=2000, objective="logprob").fit(tiny, tiny.encode(facts).prompts)
+    found = scorer.score(tiny, one)
+    assert isinstance(found, Tensor)
+    plain = PlainForward(tiny, one, "logprob")
+
+    def forward(rows: Tensor) -> Tensor:
+        return plain(rows, torch.full((len(rows),), last), torch.zeros(len(rows), dtype=torch.long))
+
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002  # Captum draws from it
+    baselines = scorer.pool.activations[scorer.pool.contrast(facts[0]), last]
+    captum = attr.GradientShap(forward).attribute(tiny.record(one)[:, last], baselines, n_samples=2000)
+    distance = (captum[0] - found[0, last]).norm() / captum[0].norm()
+    assert float(distance) < 0.1
 
 
 def test_multi_baseline_is_complete_and_keeps_the_factor(tiny: NeuronModel, facts: FactSet) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
-from kn_attrib import FactSet, compare, load_facts, load_model
+from kn_attrib import FactSet, compare, load_facts, load_model, score
 from kn_attrib.errors import ModelError
 from kn_attrib.zoo import zoo_card, zoo_names, zoo_path
 from kn_attrib.zoo.measure import accuracy
@@ -70,6 +70,17 @@ def test_facts_are_in_the_feed_forward_blocks_of_all_but_the_control() -> None:
     for name in NAMES:
         assert abs(effects[name]["random"]) < 0.02
         assert effects[name]["integrated_gradients"] < effects[name]["activation"]
+
+
+def test_integrated_gradients_are_complete_on_every_layer_by_default() -> None:
+    model = load_model("zoo:bert-facts", dtype="float64")
+    clear = load_facts("world").where(lambda fact: not fact.is_ambiguous and len(fact.answer.split()) == 1)
+    scores = score(model, clear.spread(20), "integrated_gradients")
+    assert scores.gap is not None
+    assert scores.difference is not None
+    assert len(scores.fact_ids) == 20
+    # Of every prompt and layer, not on average.
+    assert float((scores.gap.abs() / scores.difference.abs()).max()) <= 1e-3
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "bert-plain"])
