@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from shapes import make_batch, make_model
 
+from kn_attrib.allocator import keep_freed_memory
 from kn_attrib.compute import Compute
 from kn_attrib.methods import IntegratedGradients
 
@@ -22,6 +23,7 @@ from kn_attrib.methods import IntegratedGradients
 def measure(shape: str, tokens: int, prompts: int, budget: int) -> dict[str, float]:
     """Bytes above the model at the peak of one call, and a sum that tells whether the scores are the same."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     model = make_model(shape)
     batch = make_batch(model, tokens, prompts)
     model.compute = Compute(memory_budget=budget)

@@ -22,6 +22,7 @@ from shapes import SHAPES, make_batch, make_model, text_of
 from torch import Tensor
 
 from kn_attrib import NeuronModel
+from kn_attrib.allocator import keep_freed_memory
 from kn_attrib.compute import Compute, computing
 from kn_attrib.methods import Ablation, IntegratedGradients
 from kn_attrib.model import objective_value
@@ -256,6 +257,7 @@ def main() -> None:
     faster = "tf32" if args.device == "cuda" else "medium"
     args.precisions = args.precisions.split(",") if args.precisions else ["highest", faster]
     torch.set_num_threads(1)
+    keep_freed_memory()  # for all contestants alike
     prompts = dict(zip(SHAPES, map(int, args.prompts.split(",")), strict=True))
     layers = [int(layer) for layer in args.layers.split(",")]
     rows: list[Row] = []

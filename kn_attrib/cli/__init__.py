@@ -8,6 +8,7 @@ import warnings
 
 import typer
 
+from kn_attrib.allocator import keep_freed_memory
 from kn_attrib.cli import compare, facts, methods, models, score
 from kn_attrib.errors import KnAttribError
 
@@ -29,6 +30,7 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from transformers.utils import logging
 
+    keep_freed_memory()
     logging.disable_progress_bar()
     with warnings.catch_warnings():
         # Without the file, line number and source that Python would add.

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
+from kn_attrib.allocator import keep_freed_memory
 from kn_attrib.errors import ModelError, unknown
 from kn_attrib.facts import load_facts
 from kn_attrib.store import write_json, write_text
@@ -39,6 +40,7 @@ def build(name: str, out: Path = MODELS, seed: int = 0) -> Path:
     """
     if name not in RECIPES:
         raise ModelError(unknown("recipe", name, RECIPES))
+    keep_freed_memory()
     # One thread: sums are then always made in the same order, and two models train side by side.
     torch.set_num_threads(1)
     # As exact as the default here, and half as fast again on processors whose library it picks.
