@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from kn_attrib.errors import ConfigError, StoreError, unknown
+from kn_attrib.evaluation.controls import CONTROLS, GROUPS
+from kn_attrib.evaluation.journal import Journal
 from kn_attrib.evaluation.statistics import summarise
 from kn_attrib.store import read_json, write_json, write_parquet
 
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
 FRAMES = ("rows", "facts", "neurons")
 CELL = ["method", "selection", "neurons", "intervention", "group", "metric"]
 HEADLINE = "relative_change"
-WHOLE_FFN = "whole_ffn"
+WHOLE_FFN, DROPOUT = "whole_ffn", "dropout"
+"""Rows that belong to no method: all neurons at zero (of all layers, of each), and random shares of them."""
 NO_CLAIM_BELOW = 0.20
 """If removing every feed-forward neuron at the answer position costs less than this share of the answer's probability
 (upper end of the interval), single neurons cannot be said to carry facts in this model."""
@@ -62,7 +65,12 @@ class Comparison:
     @property
     def selections(self) -> list[str]:
         """``"refined"`` and ``"k=…"``."""
-        return [s for s in self.rows.selection.unique() if s != "all"] if len(self.rows) else []
+        return [s for s in self.rows.selection.unique() if s == "refined" or s.startswith("k=")]
+
+    @property
+    def interventions(self) -> list[str]:
+        """Interventions that were measured, in the order asked for."""
+        return list(self.manifest["settings"].get("interventions", ("suppress", "amplify")))
 
     @property
     def complete(self) -> bool:
@@ -106,7 +114,18 @@ class Comparison:
         intervention : ``"suppress"`` or ``"amplify"``.
         selection : ``"refined"`` or ``"k=5"`` and the like.
         metric : e.g. ``"relative_change"``, ``"mean_relative_change"``, ``"delta_logprob"``, ``"flip"``.
+
+        Raises
+        ------
+        ConfigError : one of them was not measured.
         """
+        return self._table(intervention, selection, metric, [*GROUPS, *CONTROLS[:2]])
+
+    def control_table(self, intervention: str = "suppress", metric: str = HEADLINE) -> pd.DataFrame:
+        """Refined sets: methods × control neurons, all on the facts themselves (parameters as in `table`)."""
+        return self._table(intervention, "refined", metric, ["target", *CONTROLS])
+
+    def _table(self, intervention: str, selection: str, metric: str, columns: Sequence[str]) -> pd.DataFrame:
         for kind, value, known in (
             ("intervention", intervention, self.rows.intervention.unique()),
             ("selection", selection, self.selections),
@@ -115,6 +134,7 @@ class Comparison:
             if value not in known:
                 raise ConfigError(unknown(kind, value, known))
         found = self.cell(intervention=intervention, selection=selection, metric=metric)
+        found = found[found.method.isin(self.methods)]
         own = found[found.neurons == "method"].assign(column=lambda f: f.group)
         random = found[(found.neurons != "method") & (found.group == "target")].assign(column=lambda f: f.neurons)
         percent = metric in ("relative_change", "mean_relative_change", "flip")
@@ -124,18 +144,9 @@ class Comparison:
         sizes = own[own.group == "target"].set_index("method")
         table.insert(0, "neurons", sizes.n_neurons.reindex(table.index).map("{:.1f}".format, na_action="ignore"))
         table.insert(1, "none", sizes["empty"].reindex(table.index).map("{:.0f}".format, na_action="ignore"))
-        order = [
-            "neurons",
-            "none",
-            "target",
-            "same_object",
-            "same_subject",
-            "same_relation",
-            "other_relation",
-            "random",
-            "random_same_layer",
-        ]
-        ordered: pd.DataFrame = table[[c for c in order if c in table]].fillna("–").rename_axis(columns=None)
+        ordered: pd.DataFrame = (
+            table[[c for c in ["neurons", "none", *columns] if c in table]].fillna("–").rename_axis(columns=None)
+        )
         return ordered
 
     def leaderboard(self) -> pd.DataFrame:
@@ -147,7 +158,7 @@ class Comparison:
     @property
     def precondition(self) -> dict[str, float]:
         """Relative change of p(answer) when the whole FFN is silent at the answer: ``mean, low, high, n``."""
-        row = self.cell(method=WHOLE_FFN, intervention="suppress").iloc[0]
+        row = self.cell(method=WHOLE_FFN, selection="all").iloc[0]
         return {name: float(row[name]) for name in ("mean", "low", "high", "n")}
 
     @property
@@ -228,15 +239,15 @@ class Comparison:
 
 
 def check_folder(folder: Path, overwrite: bool) -> Path:
-    """The folder, if a run may be written there.
+    """The folder, if a run may be written there: it is empty, holds an unfinished run, or is to be written over.
 
     Raises
     ------
-    StoreError : it exists and holds something already.
+    StoreError : it exists and holds something else.
     """
     if folder.is_file():
         raise StoreError(f"{folder} is a file; expected a folder to write to.")
-    if not overwrite and folder.is_dir() and any(folder.iterdir()):
+    if not overwrite and not Journal(folder).started and folder.is_dir() and any(folder.iterdir()):
         what = "another run" if (folder / "manifest.json").exists() else "other files"
         raise StoreError(f"{folder} exists and holds {what}; choose another --out folder, or say --overwrite.")
     return folder

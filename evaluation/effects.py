@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kn_attrib.interventions import ablate_layers
+from kn_attrib.interventions import Positions, ablate_layers
 from kn_attrib.model import Answer, NeuronModel, answer_of
 from kn_attrib.neurons import NeuronSet
 from kn_attrib.prompts import Prompt, Text
@@ -34,11 +34,13 @@ class Outcome(NamedTuple):
 
 
 class Job(NamedTuple):
-    """One prompt under one intervention: the neurons' activations multiplied by the factor at the answer."""
+    """One prompt under one intervention: ``factor · a + shift`` for the neurons, at the answer or at all tokens."""
 
     text: Text
     neurons: NeuronSet
     factor: float
+    shift: tuple[float, ...] = ()
+    everywhere: bool = False
 
 
 @dataclass
@@ -61,22 +63,27 @@ class Evaluator:
         """Outcomes of the jobs, in order."""
         asked = [_normal(job) for job in jobs]
         new = [job for job in dict.fromkeys(asked) if job not in self._known]
-        if new:
-            self._known.update(zip(new, self._scaled(new, progress), strict=True))
+        for everywhere in (False, True):
+            some = [job for job in new if job.everywhere == everywhere]
+            if some:
+                self._known.update(zip(some, self._scaled(some, progress, everywhere), strict=True))
         return [self._known[job] for job in asked]
 
-    def without_ffn(self, texts: Sequence[Text]) -> list[Outcome]:
-        """Outcomes with every feed-forward vector zero at the answer position: the ceiling of any neuron claim."""
+    def without_ffn(self, texts: Sequence[Text], layers: Sequence[int] | None = None) -> list[Outcome]:
+        """Outcomes with every feed-forward vector (of some layers) zero at the answer position.
+
+        Of all layers: the ceiling of any neuron claim.
+        """
         queries = [query for text in texts for query in text.queries]
         found: list[Single] = [(0.0, 0, 0)] * len(queries)
         for indices, batch in self.model.batches(queries, self.max_rows):
-            with ablate_layers(self.model):
+            with ablate_layers(self.model, layers):
                 answer = self.model.answers(batch)
             for index, single in zip(indices, _singles(answer), strict=True):
                 found[index] = single
         return self._joined(texts, found)
 
-    def _scaled(self, jobs: Sequence[Job], progress: Callable[[int], object] | None) -> list[Outcome]:
+    def _scaled(self, jobs: Sequence[Job], progress: Callable[[int], object] | None, everywhere: bool) -> list[Outcome]:
         """Outcomes of jobs: each distinct query is in a batch once, whatever is done to it."""
         wanted = [(query, job) for job in jobs for query in job.text.queries]
         queries = list(dict.fromkeys(query for query, _ in wanted))
@@ -86,9 +93,12 @@ class Evaluator:
         found: list[Single] = [(0.0, 0, 0)] * len(wanted)
         for indices, batch in self.model.batches(queries, min(QUERIES_AT_ONCE, self.max_rows)):
             own = [(row, prompt) for prompt, index in enumerate(indices) for row in rows[queries[index]]]
-            sets, factors = zip(*((wanted[row][1].neurons, wanted[row][1].factor) for row, _ in own), strict=True)
+            _, sets, factors, shifts, _ = zip(*(wanted[row][1] for row, _ in own), strict=True)
             prompts = [prompt for _, prompt in own]
-            for some, logits in scaled_logits(self.model, batch, sets, prompts, factors, self.max_rows):
+            positions: Positions = "all" if everywhere else "answer"
+            for some, logits in scaled_logits(
+                self.model, batch, sets, prompts, factors, self.max_rows, shifts, positions
+            ):
                 answers = batch.answers[[prompts[i] for i in some]]
                 for i, single in zip(some, _singles(answer_of(logits, answers)), strict=True):
                     found[own[i][0]] = single
@@ -113,7 +123,7 @@ def _singles(answer: Answer) -> list[Single]:
 
 def _normal(job: Job) -> Job:
     """No neurons, or a factor of one, leave the model as it is."""
-    return job if len(job.neurons) and job.factor != 1.0 else Job(job.text, INTACT, 1.0)
+    return job if len(job.neurons) and (job.factor != 1.0 or job.shift) else Job(job.text, INTACT, 1.0)
 
 
 def effect(before: Sequence[Outcome], after: Sequence[Outcome]) -> dict[str, float]:
@@ -123,6 +133,7 @@ def effect(before: Sequence[Outcome], after: Sequence[Outcome]) -> dict[str, flo
     - ``relative_change``: ``p_after / p_before − 1``, the ratio of means;
     - ``mean_relative_change``: the mean over prompts of ``p_after / p_before − 1``, the mean of ratios;
     - ``delta_logprob``: mean change of the natural log-probability;
+    - ``perplexity_before``, ``perplexity_after``: of the gold answer, ``exp`` of minus the mean log-probability;
     - ``rank_after``: mean rank of the answer;
     - ``flip``: share of prompts whose most likely token changes.
     """
@@ -134,6 +145,8 @@ def effect(before: Sequence[Outcome], after: Sequence[Outcome]) -> dict[str, flo
         "relative_change": float(p_after.mean() / p_before.mean() - 1),
         "mean_relative_change": float(np.mean(np.expm1(log_after - log_before))),
         "delta_logprob": float(np.mean(log_after - log_before)),
+        "perplexity_before": float(np.exp(-log_before.mean())),
+        "perplexity_after": float(np.exp(-log_after.mean())),
         "rank_after": float(np.mean([o.rank for o in after])),
         "flip": float(np.mean([b.top != a.top for b, a in zip(before, after, strict=True)])),
     }

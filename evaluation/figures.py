@@ -25,10 +25,11 @@ GROUP_NAMES = {
     "same_subject": "same subject",
     "same_relation": "same relation",
     "other_relation": "other relation",
+    "plain_text": "plain words",
     "random": "this fact, random neurons",
 }
 # Dark for what should move, lighter for the control groups, grey for random neurons.
-GROUP_COLOURS = dict(zip(GROUP_NAMES, [*sns.color_palette("colorblind")[:5], (0.6, 0.6, 0.6)], strict=True))
+GROUP_COLOURS = dict(zip(GROUP_NAMES, [*sns.color_palette("colorblind")[:6], (0.6, 0.6, 0.6)], strict=True))
 
 
 @contextmanager
@@ -149,10 +150,53 @@ def overlap(comparison: Comparison) -> Figure:
     return figure
 
 
+def controls(comparison: Comparison) -> Figure:
+    """Refined sets and their control sets, on the facts themselves: one row per method, one column per set."""
+    table = comparison.cell(intervention=comparison.interventions[0], selection="refined", group="target")
+    table = table[table.method.isin(comparison.methods)]
+    wide = table.pivot_table(index="method", columns="neurons", values="mean", sort=False).reindex(comparison.methods)
+    wide = wide.rename(columns=lambda name: "the method's own" if name == "method" else name.replace("_", " "))
+    with _style():
+        figure, axes = _figure(3.0 + 0.95 * wide.shape[1], 2.0 + 0.36 * len(wide))
+        sns.heatmap(wide, annot=True, fmt=".1%", cmap="vlag", center=0, vmin=-1, vmax=1, ax=axes, cbar=False,
+                    linewidths=0.5)  # fmt: skip
+        axes.set(title="Change of p(answer): the method's neurons and control neurons", xlabel="", ylabel="")
+        axes.tick_params(axis="x", rotation=30)
+        for label in axes.get_xticklabels():
+            label.set_horizontalalignment("right")
+    return figure
+
+
+def main_effects(effects: pd.DataFrame) -> Figure:
+    """Means of a grid's factors, level by level: a panel for each factor, a line for each method."""
+    names = list(effects.factor.unique())
+    methods = list(effects.method.unique())
+    palette = dict(zip(methods, sns.color_palette("colorblind", len(methods)), strict=True))
+    with _style():
+        figure = Figure(figsize=(1.5 + 3.2 * len(names), 4.0), layout="constrained")
+        panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+        for axes, name in zip(panels, names, strict=True):
+            own = effects[effects.factor == name]
+            levels = list(own.level.unique())
+            for i, (method, part) in enumerate(own.groupby("method", sort=False)):
+                x = np.arange(len(part)) + 0.06 * (i - (len(methods) - 1) / 2)
+                bars = np.abs(part[["low", "high"]].to_numpy().T - part["mean"].to_numpy())
+                axes.errorbar(x, part["mean"], yerr=bars, marker="o", markersize=4, color=palette[str(method)],
+                              label=str(method), linewidth=1.2)  # fmt: skip
+            axes.set_xticks(range(len(levels)), levels)
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+            axes.set(xlabel=name, ylabel="relative change of p(answer)" if axes is panels[0] else "")
+        handles = {label: handle for axes in panels
+                   for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}  # fmt: skip
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
 FIGURES: dict[str, Callable[[Any], Figure]] = {
     "suppress": lambda comparison: bars(comparison, "suppress"),
     "amplify": lambda comparison: bars(comparison, "amplify"),
     "budgets": budgets,
+    "controls": controls,
     "layers": layers,
     "overlap": overlap,
 }
@@ -163,6 +207,9 @@ CAPTIONS = {
     "amplify": "The same when the neurons' activations are multiplied by the amplification factor.",
     "budgets": "The paper's thresholds give every method a different number of neurons; here each method's k "
     "highest-scoring neurons are suppressed. Bands: 95 % intervals.",
+    "controls": "Mean relative change of p(answer) on the facts themselves when the refined neurons, or as many "
+    "control neurons, are changed: random ones, random ones of the same layers, equally active and strong, another "
+    "fact's, those selected for most facts, and those with the lowest scores.",
     "layers": "Share of each method's refined neurons by layer (0 is next to the embeddings).",
     "overlap": "How far two methods name the same neurons for the same fact. Agreement is not correctness.",
 }

@@ -13,13 +13,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from kn_attrib.evaluation.changes import EVERYWHERE
+from kn_attrib.evaluation.comparison import DROPOUT, HEADLINE, WHOLE_FFN, interval_text
 from kn_attrib.evaluation.figures import CAPTIONS, FIGURES
 from kn_attrib.evaluation.leaderboard import leaderboard_text
+from kn_attrib.evaluation.questions import answers
 from kn_attrib.evaluation.selection import REASONS
 from kn_attrib.store import write_text
 
 if TYPE_CHECKING:
     from kn_attrib.evaluation.comparison import Comparison
+    from kn_attrib.evaluation.grid import Grid
+
+SHOWN = 12
+"""Most neurons of a fact that are named."""
 
 
 def environment() -> Environment:
@@ -31,25 +38,26 @@ def environment() -> Environment:
 
 def write_report(comparison: Comparison, path: Path, figures: Mapping[str, Figure]) -> Path:
     """Write the report of a comparison to one HTML file."""
-    tables = [
-        (title, comparison.table(intervention, selection))
-        for intervention, title in (("suppress", "Suppression (×0)"), ("amplify", _amplification(comparison)))
-        for selection in ("refined",)
-    ]
-    budgets = [(s, comparison.table("suppress", s)) for s in comparison.selections if s != "refined"]
+    tables = [(_title(comparison, name), comparison.table(name)) for name in comparison.interventions]
+    first = comparison.interventions[0]
+    budgets = [(s, comparison.table(first, s)) for s in comparison.selections if s != "refined"]
     html = (
         environment()
         .get_template("report.html")
         .render(
             comparison=comparison,
             manifest=comparison.manifest,
+            answers=answers(comparison),
             tables=tables,
+            controls=[(_title(comparison, n), comparison.control_table(n)) for n in comparison.interventions],
+            ceiling=_ceiling(comparison),
             budgets=budgets,
-            leaderboard=leaderboard_text(comparison) if budgets and comparison.methods else None,
+            leaderboard=leaderboard_text(comparison) if budgets and first == "suppress" else None,
             other_metrics=_other_metrics(comparison),
             figures=[(name, CAPTIONS[name], svg(figures.get(name) or comparison.plot(name), name)) for name in FIGURES],
             status=_status(comparison.facts),
             used=comparison.facts[comparison.facts.status == "used"].to_dict("records"),
+            drilled=drill_down(comparison),
         )
     )
     write_text(path, html)
@@ -73,8 +81,65 @@ def svg(figure: Figure, name: str) -> Markup:
     return Markup(text)  # made by matplotlib from numbers and escaped labels
 
 
-def _amplification(comparison: Comparison) -> str:
-    return f"Amplification (×{comparison.manifest['settings']['factor']:g})"
+def write_grid_report(grid: Grid, path: Path) -> Path:
+    """Write the page of a grid to one HTML file."""
+    image = svg(grid.plot(), "effects")
+    write_text(path, environment().get_template("grid.html").render(grid=grid, table=grid.table(), image=image))
+    return path
+
+
+TITLES = {
+    "suppress": "Suppression (×0)",
+    "amplify": "Amplification (×{factor:g})",
+    "mean": "Set to the mean over other facts of the relation",
+    "resample": "Set to what they are for another fact of the relation",
+}
+
+
+def _title(comparison: Comparison, intervention: str) -> str:
+    name = TITLES[intervention.removesuffix(EVERYWHERE)].format(factor=comparison.manifest["settings"]["factor"])
+    return f"{name}, at all tokens" if intervention.endswith(EVERYWHERE) else name
+
+
+def _ceiling(comparison: Comparison) -> pd.DataFrame:
+    """Whole feed-forward blocks and random shares of all neurons at zero, as text."""
+    cells = comparison.cell(intervention="suppress")
+    cells = cells[cells.method.isin((WHOLE_FFN, DROPOUT))]
+    names = {WHOLE_FFN: "feed-forward blocks, {}", DROPOUT: "random share {} of all neurons"}
+    cells = cells.assign(
+        what=[names[r.method].format(r.selection) for r in cells.itertuples()],
+        text=[interval_text(r.mean, r.low, r.high, percent=True) for r in cells.itertuples()],
+    )
+    table = cells.pivot_table(index="what", columns="group", values="text", aggfunc="first", sort=False)
+    filled: pd.DataFrame = table.fillna("–").rename_axis(index=None, columns=None)
+    return filled
+
+
+def drill_down(comparison: Comparison) -> dict[str, pd.DataFrame]:
+    """Fact -> methods × (refined neurons, and what suppressing them does to each group), as text."""
+    rows = comparison.rows
+    first = comparison.interventions[0]
+    chosen = rows[
+        (rows.selection == "refined") & (rows.neurons == "method") & (rows.metric == HEADLINE)
+        & (rows.intervention == first) & rows.method.isin(comparison.methods)
+    ]  # fmt: skip
+    picked = comparison.neurons[comparison.neurons.selection == "refined"]
+    names = {
+        key: ", ".join(
+            f"L{layer}:{index}" for layer, index in zip(part.layer[:SHOWN], part.neuron[:SHOWN], strict=True)
+        )
+        + (f" … ({len(part)})" if len(part) > SHOWN else "")
+        for key, part in picked.groupby(["fact", "method"])
+    }
+    found = {}
+    for fact, part in chosen.groupby("fact", sort=False):
+        table = part.pivot_table(index="method", columns="group", values="value", sort=False).reindex(
+            comparison.methods
+        )
+        text = table.map(lambda value: "–" if pd.isna(value) else f"{100 * value:+.1f} %".replace("-", "−"))
+        text.insert(0, "refined neurons", [names.get((fact, method), "none") for method in table.index])
+        found[str(fact)] = text.rename_axis(index=None, columns=None)
+    return found
 
 
 def _other_metrics(comparison: Comparison) -> list[tuple[str, pd.DataFrame]]:
@@ -82,8 +147,10 @@ def _other_metrics(comparison: Comparison) -> list[tuple[str, pd.DataFrame]]:
         "mean_relative_change": "Mean over prompts of the relative change (mean of ratios)",
         "delta_logprob": "Change of log p(answer), nats",
         "flip": "Share of prompts whose most likely token changes",
+        "rank_after": "Mean rank of the answer afterwards",
+        "perplexity_after": "Perplexity of the answer afterwards",
     }
-    return [(title, comparison.table(metric=metric)) for metric, title in names.items()]
+    return [(title, comparison.table(comparison.interventions[0], metric=metric)) for metric, title in names.items()]
 
 
 def _status(facts: pd.DataFrame) -> list[dict[str, Any]]:

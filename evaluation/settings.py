@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kn_attrib.errors import ConfigError, NeuronError
+from kn_attrib.evaluation.changes import check_interventions
+from kn_attrib.evaluation.controls import CONTROLS, check_controls
 from kn_attrib.model import NeuronModel
 from kn_attrib.refine import Refinement
 
 LEAST = {"limit": 1, "max_prompts": 1, "control_facts": 0, "max_rows": 1, "contrast_facts": 0}
+REASONS_TO_KEEP = ("unknown", "ambiguous", "leaking")
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,12 @@ class Settings:
     max_rows: int = 1024
     normalised: bool = False
     contrast_facts: int = 8
+    interventions: tuple[str, ...] = ("suppress", "amplify")
+    controls: tuple[str, ...] = CONTROLS
+    threshold: float | None = None
+    share: float | None = None
+    dropout: tuple[float, ...] = (0.01, 0.1)
+    plain_text: tuple[str, ...] | None = None
 
     def check(self, model: NeuronModel) -> None:
         """Raise on a setting that is out of range for the model."""
@@ -39,9 +48,14 @@ class Settings:
             if value is not None and value < least:
                 raise ConfigError(f"{name} is {value}; expected at least {least}.")
         for reason in self.keep:
-            if reason not in ("unknown", "ambiguous", "leaking"):
+            if reason not in REASONS_TO_KEEP:
                 raise ConfigError(f"keep holds {reason!r}; expected 'unknown', 'ambiguous' or 'leaking'.")
         if self.factor < 0:
             raise ConfigError(f"factor is {self.factor}; expected a number of at least 0.")
         if self.refinement is not None:
             Refinement.preset(self.refinement)
+        check_interventions(self.interventions)
+        check_controls(self.controls)
+        for share in self.dropout:
+            if not 0 < share < 1:
+                raise ConfigError(f"dropout holds {share}; expected shares of the neurons, above 0 and below 1.")

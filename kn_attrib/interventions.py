@@ -69,35 +69,32 @@ def set_activation(
 
 
 @contextmanager
-def scale_rows(model: NeuronModel, sets: Sequence[NeuronSet], factor: float | Sequence[float]) -> Iterator[None]:
-    """While active, row ``r`` of a batch has the neurons of ``sets[r]`` multiplied by ``factor`` at its answer.
+def scale_rows(
+    model: NeuronModel,
+    sets: Sequence[NeuronSet],
+    factor: float | Sequence[float],
+    shifts: Sequence[Sequence[float]] | None = None,
+    positions: Positions = "answer",
+) -> Iterator[None]:
+    """While active, in row ``r`` of a batch the neurons of ``sets[r]`` are ``factor · a + shift``.
 
     Parameters
     ----------
     sets : one per row.
     factor : one for all rows, or one per row.
+    shifts : for each row nothing, or one number per neuron of its set.
+    positions : ``"answer"`` or ``"all"`` tokens.
 
     The many-sets-at-once form of `suppress` and `amplify`: rows never influence one another, so one forward
     pass evaluates as many different sets as it has rows.
     """
-    rows: dict[int, list[int]] = defaultdict(list)
-    indices: dict[int, list[int]] = defaultdict(list)
     each = [factor] * len(sets) if isinstance(factor, int | float) else factor
+    entries: dict[int, list[tuple[int, int, float, float]]] = defaultdict(list)
     for row, neurons in enumerate(sets):
-        for layer, index in model.check(neurons):
-            rows[layer].append(row)
-            indices[layer].append(index)
-    by = torch.tensor(each, device=model.device, dtype=model.dtype)
-    edits = {
-        layer: _scale(
-            model,
-            torch.tensor(rows[layer], device=model.device),
-            torch.tensor(indices[layer], device=model.device),
-            by,
-        )
-        for layer in rows
-    }
-    with model.edited(edits):
+        own = (shifts[row] if shifts else ()) or [0.0] * len(neurons)
+        for (layer, index), shift in zip(model.check(neurons), own, strict=True):
+            entries[layer].append((row, index, each[row], shift))
+    with model.edited({layer: _scale(model, found, positions) for layer, found in entries.items()}):
         yield
 
 
@@ -115,10 +112,19 @@ def ablate_layers(model: NeuronModel, layers: Iterable[int] | None = None) -> It
         yield
 
 
-def _scale(model: NeuronModel, rows: Tensor, indices: Tensor, factors: Tensor) -> Edit:
+def _scale(model: NeuronModel, entries: Sequence[tuple[int, int, float, float]], positions: Positions) -> Edit:
+    """Change neurons of rows: ``(row, neuron, factor, shift)``."""
+    where, neurons, by, plus = zip(*entries, strict=True)
+    rows, indices = (torch.tensor(ids, device=model.device) for ids in (where, neurons))
+    factors, shifts = (torch.tensor(values, device=model.device, dtype=model.dtype) for values in (by, plus))
+
     def edit(vectors: Tensor) -> Tensor:
         vectors = vectors.clone()
-        vectors[rows, model.positions[rows], indices] *= factors[rows]
+        if positions == "all":
+            vectors[rows, :, indices] = vectors[rows, :, indices] * factors[:, None] + shifts[:, None]
+        else:
+            at = model.positions[rows]
+            vectors[rows, at, indices] = vectors[rows, at, indices] * factors + shifts
         return vectors
 
     return edit

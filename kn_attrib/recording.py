@@ -28,14 +28,14 @@ class Running:
     layer, inside : the block, and the number of rows that entered before it.
     entering : ``[row, neuron]``, activations of the rows that enter.
     prompts : ``[row]``, the prompt of every running row.
-    later : layer -> rows, neurons, and what these neurons' activations, where they then stand, are multiplied by.
+    later : layer -> rows, neurons, and the factors and shifts that change these activations where they then stand.
     """
 
     layer: int = 0
     inside: int = 0
     entering: Tensor = field(default_factory=lambda: torch.empty(0))
     prompts: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
-    later: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
+    later: dict[int, tuple[Tensor, Tensor, Tensor, Tensor]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

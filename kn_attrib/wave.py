@@ -82,30 +82,44 @@ class WaveForward:
             logits = run_tail(self.model, self.blocks, recording.packs, hidden, self.ids[:1, -1:])
         return self.model.cost.count(logits[order.argsort()])
 
-    def scaled_logits(self, sets: Sequence[NeuronSet], prompts: Tensor, factors: Sequence[float]) -> Tensor:
-        """Logits of rows that have neurons of their own scaled, ``[row, vocabulary]``; see `scaled.scaled_logits`."""
+    def scaled_logits(
+        self,
+        sets: Sequence[NeuronSet],
+        prompts: Tensor,
+        factors: Sequence[float],
+        shifts: Sequence[Sequence[float]] | None = None,
+    ) -> Tensor:
+        """Logits of rows that have neurons of their own changed, ``[row, vocabulary]``; see `scaled.scaled_logits`."""
         logits = self.recording.logits[prompts]
-        changed = [row for row, (neurons, by) in enumerate(zip(sets, factors, strict=True)) if neurons and by != 1]
+        plus = shifts or [()] * len(sets)
+        changed = [row for row, neurons in enumerate(sets) if neurons and (factors[row] != 1 or plus[row])]
         if changed:
-            logits[changed] = self._changed([sets[r] for r in changed], prompts[changed], [factors[r] for r in changed])
+            by = [(factors[row], plus[row] or [0.0] * len(sets[row])) for row in changed]
+            logits[changed] = self._changed([sets[row] for row in changed], prompts[changed], by)
         return logits
 
-    def _changed(self, sets: Sequence[NeuronSet], prompts: Tensor, factors: Sequence[float]) -> Tensor:
+    def _changed(
+        self, sets: Sequence[NeuronSet], prompts: Tensor, by: Sequence[tuple[float, Sequence[float]]]
+    ) -> Tensor:
         first = torch.tensor([min(neuron.layer for neuron in neurons) for neurons in sets], device=prompts.device)
         rows = self.activations[prompts, first]
         place = first.argsort(stable=True).argsort().tolist()  # where each row stands once sorted by layer
-        later: dict[int, list[tuple[int, int, float]]] = defaultdict(list)
-        for row, (neurons, layer, factor) in enumerate(zip(sets, first.tolist(), factors, strict=True)):
-            rows[row, [neuron.index for neuron in neurons if neuron.layer == layer]] *= factor
-            for neuron in neurons:
+        later: dict[int, list[tuple[int, int, float, float]]] = defaultdict(list)
+        for row, (neurons, layer, (factor, shifts)) in enumerate(zip(sets, first.tolist(), by, strict=True)):
+            pairs = list(zip(neurons, shifts, strict=True))
+            indices = [neuron.index for neuron in neurons if neuron.layer == layer]
+            plus = rows.new_tensor([shift for neuron, shift in pairs if neuron.layer == layer])
+            rows[row, indices] = rows[row, indices] * factor + plus
+            for neuron, shift in pairs:
                 if neuron.layer > layer:
-                    later[neuron.layer].append((place[row], neuron.index, factor))
+                    later[neuron.layer].append((place[row], neuron.index, factor, shift))
         for layer, entries in later.items():
-            at, indices, by = zip(*entries, strict=True)
+            at, chosen, factors, added = zip(*entries, strict=True)
             self.running.later[layer] = (
                 torch.tensor(at, device=rows.device),
-                torch.tensor(indices, device=rows.device),
-                torch.tensor(by, device=rows.device, dtype=rows.dtype),
+                torch.tensor(chosen, device=rows.device),
+                rows.new_tensor(factors),
+                rows.new_tensor(added),
             )
         try:
             return self.logits(rows, first, prompts)
@@ -202,10 +216,10 @@ class WaveForward:
         return (full.view(vectors.shape), *inputs[1:])
 
     def _scale(self, vectors: Tensor, at: Tensor) -> None:
-        """Scale, in ``vectors [row, token, neuron]``, what rows that entered earlier have chosen in this layer."""
+        """Change, in ``vectors [row, token, neuron]``, what rows that entered earlier have chosen in this layer."""
         if self.running.layer in self.running.later:
-            rows, neurons, factors = self.running.later[self.running.layer]
-            vectors[rows, at[rows], neurons] *= factors
+            rows, neurons, factors, shifts = self.running.later[self.running.layer]
+            vectors[rows, at[rows], neurons] = vectors[rows, at[rows], neurons] * factors + shifts
 
     def _leave_ffn(self, _: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor | None:
         """After the output linear: back to ``[row, token, hidden]``, with clean values where nothing has changed."""

@@ -11,11 +11,10 @@ from torch import Tensor
 from kn_attrib.derived import DerivedScorer
 from kn_attrib.draws import generator_for
 from kn_attrib.errors import MethodError
+from kn_attrib.matching import deciles
 from kn_attrib.model import NeuronModel
 from kn_attrib.prompts import Batch
 from kn_attrib.registry import register
-
-DECILES = 10
 
 
 @register("random_matched")
@@ -72,9 +71,3 @@ class RandomMatched(DerivedScorer):
     def _draw(self, fact: str, scores: Tensor) -> Tensor:
         """Uniform numbers below 1, ``[layer, neuron]``."""
         return torch.rand(scores.shape[1:], generator=generator_for(self.seed, fact), dtype=torch.float64)
-
-
-def deciles(values: Tensor) -> Tensor:
-    """Which tenth of its layer each value is in, 0 the lowest: ``[prompt, layer, neuron]``."""
-    ranks = values.argsort(dim=-1, stable=True).argsort(dim=-1)
-    return ranks * DECILES // values.shape[-1]

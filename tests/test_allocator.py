@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import subprocess
 import sys
@@ -34,5 +35,5 @@ def test_freed_pages_are_used_again() -> None:
 
 def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
-    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda _: pytest.fail("must not be asked"))
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: pytest.fail("must not be asked"))
     assert not allocator.keep_freed_memory()

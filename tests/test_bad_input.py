@@ -324,7 +324,7 @@ def test_full_disk_leaves_no_manifest_and_no_half_files(
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["rows.parquet"]
 
 
-def test_ctrl_c_keeps_finished_methods(bert: NeuronModel, facts: FactSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_gives_what_is_finished(bert: NeuronModel, facts: FactSet, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(_: object, model: NeuronModel, batch: Batch) -> Tensor:
         if len(batch) > 1:
             raise KeyboardInterrupt
@@ -333,5 +333,6 @@ def test_ctrl_c_keeps_finished_methods(bert: NeuronModel, facts: FactSet, monkey
     monkeypatch.setattr("kn_attrib.methods.Activation.score", stop)
     with pytest.raises(ComparisonInterrupted) as end:
         compare(bert, facts, ["random", "activation"], keep=["unknown"], progress=False)
-    assert end.value.comparison.methods == ["random"]
+    assert end.value.comparison.methods == []
+    assert set(end.value.comparison.neurons.method) == {"random"}
     assert not end.value.comparison.complete

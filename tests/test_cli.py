@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
-from torch import Tensor
 from typer.testing import CliRunner, Result
 
-from kn_attrib import Batch, Comparison, NeuronModel, NeuronScores, Refinement, list_methods, load_facts, refine_all
+from kn_attrib import Comparison, NeuronScores, Refinement, list_methods, load_facts, refine_all
 from kn_attrib.cli import app
 from kn_attrib.errors import ConfigError, FactError, ModelError, StoreError
+from kn_attrib.evaluation.effects import Evaluator
 from kn_attrib.evaluation.figures import FIGURES
+from kn_attrib.evaluation.measuring import Measurement
+from kn_attrib.evaluation.selection import Candidate
 from kn_attrib.methods import Random
 from kn_attrib.store import read_json
 
@@ -205,7 +207,7 @@ def test_compare_writes_a_whole_run(small: list[object], tmp_path: Path) -> None
     assert f"Report: {out / 'report.html'}" in text
     loaded = Comparison.load(out)
     assert loaded.methods == ["random", "activation"]
-    assert set(loaded.rows.selection) == {"all", "refined", "k=1", "k=3"}
+    assert loaded.selections == ["refined", "k=1", "k=3"]
     assert loaded.manifest["model"]["sha256"]
 
 
@@ -222,23 +224,36 @@ def test_compare_refuses_a_folder_that_holds_a_run(small: list[object], tmp_path
 
 
 def test_ctrl_c_keeps_what_was_finished(small: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(_: object, model: NeuronModel, batch: Batch) -> Tensor:
-        if len(batch) > 1:
-            raise KeyboardInterrupt
-        return model.record(batch)
+    monkeypatch.setattr("kn_attrib.evaluation.run.MEASURED_AT_ONCE", 3)
+    dropout = Measurement.dropout
 
-    monkeypatch.setattr("kn_attrib.methods.Activation.score", stop)
-    result = run("compare", *small, "--out", tmp_path / "run")
+    def stop(self: Measurement, evaluator: Evaluator, targets: Sequence[Candidate]) -> None:
+        if len(targets) == 1:  # the second chunk of four facts
+            raise KeyboardInterrupt
+        dropout(self, evaluator, targets)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Measurement, "dropout", stop)
+        result = run("compare", *small, "--out", tmp_path / "run")
     assert result.exit_code == 130
     rows = pd.read_parquet(tmp_path / "run" / "rows.parquet")
-    assert set(rows.method) == {"whole_ffn", "random"}
-    said = f"Interrupted. {len(rows)} rows kept in {tmp_path / 'run'} (methods finished: random)."
+    assert rows.fact.nunique() == 3
+    said = f"Interrupted. {len(rows)} rows of 3 facts kept in {tmp_path / 'run'}; the same command goes on from there."
     assert said in result.stderr
-    assert read_json(tmp_path / "run" / "manifest.json")["complete"] is False
     assert not Comparison.load(tmp_path / "run").complete
+    with pytest.raises(StoreError, match="unfinished run with other settings; ask for the same to go on"):
+        raise_from(run("compare", *small, "--out", tmp_path / "run", "--seed", "1"))
+    again = run("compare", *small, "--out", tmp_path / "run")
+    assert again.exit_code == 0
+    assert f"Going on with the unfinished run in {tmp_path / 'run'}." in again.stderr
+    whole = Comparison.load(tmp_path / "run")
+    assert whole.complete
+    assert whole.rows.fact.nunique() == 4
+    assert whole.rows[: len(rows)].equals(rows)
+    assert not (tmp_path / "run" / "unfinished").exists()
 
 
-def test_ctrl_c_before_the_first_method_leaves_a_readable_run(
+def test_ctrl_c_before_the_first_row_leaves_a_readable_run(
     small: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: object) -> None:
@@ -247,8 +262,7 @@ def test_ctrl_c_before_the_first_method_leaves_a_readable_run(
     monkeypatch.setattr("kn_attrib.evaluation.effects.Evaluator.without_ffn", stop)
     result = run("compare", *small, "--out", tmp_path / "run")
     assert result.exit_code == 130
-    assert "Interrupted. 0 rows kept" in result.stderr
-    assert "methods finished: none" in result.stderr
+    assert "Interrupted. 0 rows of 0 facts kept" in result.stderr
     assert len(Comparison.load(tmp_path / "run").rows) == 0
 
 

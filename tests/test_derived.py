@@ -12,8 +12,8 @@ from torch import Tensor
 from kn_attrib import Batch, FactScorer, NeuronModel, Pool, register, score
 from kn_attrib.errors import MethodError
 from kn_attrib.facts import FactSet
+from kn_attrib.matching import deciles
 from kn_attrib.methods import Activation, RandomMatched, Shuffled
-from kn_attrib.methods.random_matched import deciles
 
 CONTROLS = (RandomMatched, Shuffled)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,11 @@ from torch import Tensor
 
 from kn_attrib import Batch, Fact, FactSet, NeuronModel, NeuronSet, Scorer, compare, score, suppress
 from kn_attrib.errors import ConfigError, FactError, MethodError, NeuronError
-from kn_attrib.evaluation import Comparison, ComparisonInterrupted
+from kn_attrib.evaluation import Comparison, ComparisonInterrupted, run
 from kn_attrib.evaluation.comparison import interval_text
-from kn_attrib.evaluation.controls import GROUPS, control_set, group_prompts
+from kn_attrib.evaluation.controls import CONTROLS, GROUPS, control_set, group_prompts
 from kn_attrib.evaluation.effects import INTACT, Evaluator, Job, Outcome, effect
+from kn_attrib.evaluation.measuring import Measurement
 from kn_attrib.evaluation.selection import select_facts
 from kn_attrib.methods import Activation, IntegratedGradients
 from kn_attrib.unit_methods import repr_of
@@ -116,10 +118,13 @@ def test_control_sets_have_the_same_size_and_layers(model: NeuronModel) -> None:
 
 
 def test_rows_are_complete(comparison: Comparison, world_of_two: FactSet) -> None:
-    rows = comparison.rows[comparison.rows.method != "whole_ffn"]
+    rows = comparison.rows[comparison.rows.method.isin(METHODS)]
     cells = rows.groupby(["fact", "method", "selection", "neurons", "intervention", "group"]).size()
-    assert (cells == 7).all()
-    assert len(cells) == 8 * 3 * 3 * 2 * (len(GROUPS) + 2)
+    assert (cells == 9).all()
+    # Refined sets have all controls, budgets the two random ones.
+    refined = cells[cells.index.get_level_values("selection") == "refined"]
+    assert len(refined) == 8 * 3 * 2 * (len(GROUPS) + len(CONTROLS))
+    assert len(cells) - len(refined) == 8 * 3 * 2 * 2 * (len(GROUPS) + 2)
     assert set(rows.group) == set(GROUPS)
     assert rows.value.notna().all()
 
@@ -162,7 +167,9 @@ class NothingForFrance(Scorer):
 
 def test_facts_without_neurons_stay_with_effect_zero(model: NeuronModel, world_of_two: FactSet) -> None:
     found = compare(model, world_of_two, [NothingForFrance()], keep=KEEP, budgets=(1,), progress=False)
-    rows = found.rows.query("selection == 'refined' and n_neurons == 0 and metric == 'relative_change'")
+    rows = found.rows.query(
+        "selection == 'refined' and neurons == 'method' and n_neurons == 0 and metric == 'relative_change'"
+    )
     assert set(rows.fact) == {"capital:France", "lies:France"}
     assert (rows.value == 0).all()
     cell = found.cell(selection="refined", neurons="method", intervention="suppress", group="target").iloc[0]
@@ -218,18 +225,47 @@ def test_unknown_ambiguous_and_leaking_facts_are_left_out_and_counted(
 def test_interruption_keeps_what_is_done(
     model: NeuronModel, world_of_two: FactSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    whole = compare(model, world_of_two, METHODS, budgets=(1,), keep=KEEP, progress=False)
+    monkeypatch.setattr(run, "MEASURED_AT_ONCE", 3)
+    measured: list[int] = []
+    dropout = Measurement.dropout
+
+    def stop(self: Measurement, evaluator: Evaluator, targets: Any) -> None:
+        measured.append(len(targets))
+        if len(measured) == 3:
+            raise KeyboardInterrupt
+        dropout(self, evaluator, targets)
+
+    monkeypatch.setattr(Measurement, "dropout", stop)
+    with pytest.raises(ComparisonInterrupted) as caught:
+        compare(model, world_of_two, METHODS, budgets=(1,), keep=KEEP, progress=False)
+    partial = caught.value.comparison
+    assert measured == [3, 3, 2]
+    assert not partial.complete
+    assert partial.methods == METHODS
+    keys = [c for c in partial.rows.columns if c != "value"]
+    found = partial.rows.set_index(keys).value
+    expected = whole.rows[whole.rows.fact.isin([f.id for f in world_of_two[:6]])].set_index(keys).value
+    assert len(found) == len(expected)
+    assert np.allclose(found, expected.reindex(found.index), atol=1e-5)
+
+
+def test_interruption_before_the_first_row(
+    model: NeuronModel, world_of_two: FactSet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def stop(_: object, model: NeuronModel, batch: Batch) -> Tensor:
         if len(batch) > 1:
             raise KeyboardInterrupt
         return model.record(batch)
 
-    monkeypatch.setattr(Activation, "score", stop)
-    with pytest.raises(ComparisonInterrupted) as caught:
-        compare(model, world_of_two, METHODS, budgets=(1,), keep=KEEP, progress=False)
-    partial = caught.value.comparison
-    assert partial.methods == ["integrated_gradients"]
-    assert not partial.complete
-    assert set(partial.rows.method) == {"whole_ffn", "integrated_gradients"}
+    with monkeypatch.context() as patched:
+        patched.setattr(Activation, "score", stop)
+        with pytest.raises(ComparisonInterrupted) as caught:
+            compare(model, world_of_two, METHODS, budgets=(1,), keep=KEEP, folder=tmp_path / "run", progress=False)
+    assert len(caught.value.comparison.rows) == 0
+    assert caught.value.comparison.methods == []
+    again = compare(model, world_of_two, METHODS, budgets=(1,), keep=KEEP, folder=tmp_path / "run", progress=False)
+    assert again.complete
 
 
 def test_methods_of_one_name_are_told_apart(model: NeuronModel, world_of_two: FactSet) -> None:

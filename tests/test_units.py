@@ -488,7 +488,8 @@ def test_units_are_rows_of_the_same_table(comparison: Comparison, world: FactSet
 
 
 def test_controls_are_units_and_as_many(comparison: Comparison) -> None:
-    rows = comparison.rows[(comparison.rows.method != "whole_ffn") & (comparison.rows.group == "target")]
+    rows = comparison.rows[comparison.rows.method.isin(comparison.methods) & (comparison.rows.group == "target")]
+    rows = rows[rows.neurons.isin(["method", "random", "random_same_layer"])]
     sizes = rows.groupby(["fact", "method", "selection", "neurons"]).n_neurons.first().unstack()
     assert sizes.notna().all(axis=None)
     assert (sizes.random == sizes.method).all()

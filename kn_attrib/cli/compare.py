@@ -3,44 +3,57 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from matplotlib.figure import Figure
 
 from kn_attrib.cli import options
-from kn_attrib.evaluation import DEFAULT_METHODS, Comparison, ComparisonInterrupted, compare
+from kn_attrib.cli.published import publish, publish_grid
+from kn_attrib.evaluation import DEFAULT_METHODS, ComparisonInterrupted, compare
+from kn_attrib.evaluation.changes import BASIC, EVERYWHERE
 from kn_attrib.evaluation.comparison import check_folder
-from kn_attrib.evaluation.figures import FIGURES
-from kn_attrib.evaluation.leaderboard import leaderboard_text
+from kn_attrib.evaluation.controls import CONTROLS
+from kn_attrib.evaluation.grid import Factor, compare_grid
+from kn_attrib.evaluation.journal import Journal
+from kn_attrib.facts import FactSet
+from kn_attrib.model import NeuronModel
 from kn_attrib.registry import list_methods
-from kn_attrib.store import atomic_path, check_writable
+from kn_attrib.store import check_writable
 
 NAME = "compare"
+METHODS = (
+    "Methods separated by commas: name, name:preset or name(param=value), with @nmf, @pca(k=8) or @heads to score "
+    "these instead of neurons; 'all' stands for all that score neurons."
+)
+INTERVENTIONS = f"Some of {', '.join(BASIC)}, each also as NAME{EVERYWHERE} (commas)."
+GRID = (
+    "A factor and its levels: METHOD.PARAM=a,b,c or SETTING=a,b,c (threshold, share, refinement, factor, max_prompts, "
+    "interventions, normalised); repeat it for factor x factor designs."
+)
 
 
 def command(
     model: options.Model = "zoo:bert-facts",
     facts: options.Facts = "world",
-    methods: Annotated[
-        str,
-        typer.Option(
-            help="Methods separated by commas: name, name:preset or name(param=value), with @nmf, @pca(k=8) or @heads "
-            "to score these instead of neurons; 'all' stands for all that score neurons."
-        ),
-    ] = ",".join(DEFAULT_METHODS),
+    methods: Annotated[str, typer.Option(help=METHODS)] = ",".join(DEFAULT_METHODS),
     relations: options.Relations = "",
     answer_words: options.AnswerWords = 0,
     limit: options.Limit = 51,
     max_prompts: Annotated[int, typer.Option(help="Most attribution prompts per fact; 0 for all.", min=0)] = 0,
     budgets: Annotated[str, typer.Option(help="Numbers of neurons for the equal-budget comparison.")] = "1,5,10,20",
     refinement: Annotated[str, typer.Option(help="Preset of the refinement: dai2022 or eleuther.")] = "",
+    threshold: Annotated[float | None, typer.Option(help="Of the refinement; default: each method's own.")] = None,
+    share: Annotated[float | None, typer.Option(help="Of the prompts, in the refinement; default 0.7.")] = None,
+    interventions: Annotated[str, typer.Option(help=INTERVENTIONS)] = "suppress,amplify",
     factor: Annotated[float, typer.Option(help="Factor of the amplification.")] = 2.0,
     control_facts: Annotated[int, typer.Option(help="Most facts in each control group.", min=0)] = 5,
+    controls: Annotated[
+        str, typer.Option(help=f"Control neurons: all, none or some of {', '.join(CONTROLS)}.")
+    ] = "all",
+    plain_text: Annotated[Path | None, typer.Option(help="File of sentences whose words serve as a control.")] = None,
     keep: Annotated[str, typer.Option(help="Keep facts that are: unknown, ambiguous, leaking (commas).")] = "",
-    normalised: Annotated[
-        bool, typer.Option(help="p(answer) of several tokens is their geometric mean instead of their product.")
-    ] = False,
+    normalised: Annotated[bool, typer.Option(help="p(answer) of several tokens: geometric mean, not product.")] = False,
+    grid: Annotated[list[str] | None, typer.Option(help=GRID)] = None,
     seed: options.Seed = 0,
     device: options.Device = "",
     dtype: options.Dtype = "float32",
@@ -51,68 +64,57 @@ def command(
 ) -> None:
     """Compare attribution methods on one model and its facts; write table, figures and report.
 
+    Stopped or killed, the same command goes on where it was.
+
     Example: kn-attrib compare --model zoo:gpt2-facts --methods integrated_gradients,random --limit 24 --out runs/first
     """
-    check_writable(check_folder(out, overwrite))
+    _open(out, overwrite)
     options.plugins(plugin)
     chosen = [name for part in options.split(methods) for name in (list_methods() if part == "all" else [part])]
+    settings: dict[str, Any] = {
+        "budgets": options.integers("budgets", budgets), "refinement": refinement or None, "factor": factor,
+        "control_facts": control_facts, "limit": limit or None, "max_prompts": max_prompts or None,
+        "keep": options.split(keep), "seed": seed, "normalised": normalised, "threshold": threshold, "share": share,
+        "interventions": options.split(interventions), "controls": _controls(controls),
+        "plain_text": None if plain_text is None else options.read_lines("plain-text", plain_text),
+    }  # fmt: skip
+    factors = [Factor.parse(text) for text in grid or ()]
+    _run(options.open_model(model, dtype, device), options.open_facts(facts, relations, answer_words), chosen,
+         factors, settings, out)  # fmt: skip
+
+
+def _open(out: Path, overwrite: bool) -> None:
+    check_writable(check_folder(out, overwrite))
+    journal = Journal(out)
+    if overwrite:
+        journal.close()
+        (out / "manifest.json").unlink(missing_ok=True)
+    elif journal.started:
+        typer.echo(f"Going on with the unfinished run in {out}.", err=True)
+
+
+def _controls(text: str) -> list[str]:
+    return {"all": list(CONTROLS), "none": []}.get(text, options.split(text))
+
+
+def _run(
+    model: NeuronModel,
+    facts: FactSet,
+    methods: list[str],
+    factors: list[Factor],
+    settings: dict[str, Any],
+    out: Path,
+) -> None:
     try:
-        comparison = compare(
-            options.open_model(model, dtype, device),
-            options.open_facts(facts, relations, answer_words),
-            chosen,
-            budgets=options.integers("budgets", budgets),
-            refinement=refinement or None,
-            factor=factor,
-            control_facts=control_facts,
-            limit=limit or None,
-            max_prompts=max_prompts or None,
-            keep=options.split(keep),
-            seed=seed,
-            normalised=normalised,
-        )
+        if factors:
+            publish_grid(compare_grid(model, facts, methods, factors, folder=out, **settings), out)
+        else:
+            publish(compare(model, facts, methods, folder=out, **settings), out)
     except ComparisonInterrupted as interrupt:
-        partial = interrupt.comparison.save(out, overwrite=True)
-        done = ", ".join(interrupt.comparison.methods) or "none"
+        partial = interrupt.comparison
         typer.echo(
-            f"Interrupted. {len(interrupt.comparison.rows)} rows kept in {partial} (methods finished: {done}).",
+            f"Interrupted. {len(partial.rows)} rows of {partial.rows.fact.nunique()} facts kept in {out}; "
+            "the same command goes on from there.",
             err=True,
         )
         raise typer.Exit(130) from interrupt
-    _publish(comparison, out)
-
-
-def _publish(comparison: Comparison, out: Path) -> None:
-    comparison.save(out, overwrite=True)
-    figures: dict[str, Figure] = {}
-    for name in FIGURES:
-        figure = figures[name] = comparison.plot(name)
-        with atomic_path(out / "figures" / f"{name}.svg") as svg:
-            figure.savefig(svg)
-        with atomic_path(out / "figures" / f"{name}.png") as png:
-            figure.savefig(png, dpi=150)
-    report = comparison.report(out / "report.html", figures)
-    used = comparison.facts[comparison.facts.status == "used"]
-    typer.echo(
-        f"{comparison.manifest['model']['name']}: {len(used)} facts of {used.relation.nunique()} relations, "
-        f"{used.prompts.mean():.1f} attribution prompts and {used.held_out.mean():.1f} held-out prompts per fact, "
-        f"{comparison.manifest['seconds']:.0f} s."
-    )
-    left_out = comparison.facts.status.value_counts().drop("used", errors="ignore")
-    named = {"limit": "beyond --limit (they serve as controls)"}
-    found = ", ".join(f"{n} {named.get(status, status)}" for status, n in left_out.items())
-    typer.echo(f"Left out: {found or 'none'}.")
-    texts = comparison.manifest["facts"].get("left_out_texts", {})
-    if texts:
-        typer.echo("Texts left out: " + ", ".join(f"{n} ({cause})" for cause, n in texts.items()) + ".")
-    typer.echo(comparison.verdict() + "\n")
-    for intervention, what in (("suppress", "suppressed"), ("amplify", "amplified")):
-        title = f"Relative change of p(answer) in %, refined neurons {what}: mean [95 % interval]"
-        # The unit is in the title: a terminal has no room for it in every cell.
-        options.show_frame(comparison.table(intervention).replace(" %", "", regex=True), title)
-        typer.echo("")
-    if len(comparison.selections) > 1:
-        title = "Equal budgets, neurons suppressed: relative change of p(answer) in %, and share of direct search's"
-        options.show_frame(leaderboard_text(comparison), title)
-        typer.echo("")
-    typer.echo(f"Rows, figures and manifest: {out}\nReport: {report}")

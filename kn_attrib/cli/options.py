@@ -41,6 +41,14 @@ def integers(name: str, text: str) -> list[int]:
         ) from error
 
 
+def read_lines(name: str, path: Path) -> list[str]:
+    """The lines of a text file."""
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read --{name} {path}: {error}.") from error
+
+
 def read_config(context: typer.Context, path: Path | None) -> Path | None:
     """Make the values of a YAML file the defaults of the command's options, so that the command line overrides them."""
     if path is None:
@@ -57,7 +65,9 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
         name = str(key).replace("-", "_")
         if name not in known:
             raise ConfigError(f"--config {path}: {unknown('setting', str(key), known)}")
-        if name == "plugin":
+        if name == "grid" and isinstance(value, dict):
+            defaults[name] = [f"{factor}={','.join(map(str, levels))}" for factor, levels in value.items()]
+        elif name in ("plugin", "grid"):
             defaults[name] = value if isinstance(value, list) else [value]
         else:
             defaults[name] = ",".join(map(str, value)) if isinstance(value, list) else value

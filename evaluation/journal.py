@@ -1,0 +1,116 @@
+"""What a comparison has finished so far: on disk where a folder is given, so that a killed run goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from kn_attrib.errors import StoreError
+from kn_attrib.store import atomic_path, read_json, write_json, write_parquet
+
+FOLDER = "unfinished"
+"""Name of the journal's folder within the folder of a run."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One finished unit of work: tensors, a table, and anything that JSON holds."""
+
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    frame: pd.DataFrame = field(default_factory=pd.DataFrame)
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Journal:
+    """Finished units of work by name, each written as a whole or not at all.
+
+    Parameters
+    ----------
+    folder : of the run, or None to keep everything in memory.
+    """
+
+    folder: Path | None = None
+    _known: dict[str, Entry] = field(default_factory=dict)
+
+    @property
+    def place(self) -> Path | None:
+        """Where the units are."""
+        return None if self.folder is None else self.folder / FOLDER
+
+    @property
+    def started(self) -> bool:
+        """The folder holds an unfinished run."""
+        return self.place is not None and (self.place / "run.json").is_file()
+
+    def open(self, identity: Mapping[str, Any]) -> bool:
+        """Start a journal, or go on with one of the same run; whether it goes on.
+
+        Parameters
+        ----------
+        identity : what the results depend on (model, facts, settings, methods), as JSON holds it.
+
+        Raises
+        ------
+        StoreError : the folder holds an unfinished run with another identity.
+        """
+        if self.place is None:
+            return False
+        given = json.loads(json.dumps(identity))
+        if not self.started:
+            write_json(self.place / "run.json", given)
+            return False
+        found = read_json(self.place / "run.json")
+        if found != given:
+            differ = ", ".join(sorted(k for k in found.keys() | given.keys() if found.get(k) != given.get(k)))
+            raise StoreError(
+                f"{self.folder} holds an unfinished run with other {differ}; ask for the same to go on with it, choose "
+                "another --out folder, or say --overwrite to start anew."
+            )
+        return True
+
+    def get(self, name: str, work: Callable[[], Entry]) -> Entry:
+        """A finished unit, or the result of doing its work now."""
+        if name in self._known:
+            return self._known[name]
+        if self.place is None:
+            self._known[name] = work()
+            return self._known[name]
+        if not self.done(name):
+            self._write(self.place, name, work())
+        return self._read(self.place, name)
+
+    def done(self, name: str) -> bool:
+        """Whether a unit is finished."""
+        return name in self._known or (self.place is not None and (self.place / f"{name}.json").is_file())
+
+    def close(self) -> None:
+        """Throw the units away: the run's results are saved."""
+        self._known.clear()
+        if self.place is not None:
+            shutil.rmtree(self.place, ignore_errors=True)
+
+    def _write(self, place: Path, name: str, entry: Entry) -> None:
+        if entry.tensors:
+            with atomic_path(place / f"{name}.safetensors") as file:
+                save_file({key: tensor.contiguous() for key, tensor in entry.tensors.items()}, file)
+        if not entry.frame.empty:
+            write_parquet(place / f"{name}.parquet", entry.frame)
+        # Last: a unit is finished when its record is there.
+        write_json(place / f"{name}.json", entry.record)
+
+    def _read(self, place: Path, name: str) -> Entry:
+        tensors, table = place / f"{name}.safetensors", place / f"{name}.parquet"
+        return Entry(
+            load_file(tensors) if tensors.is_file() else {},
+            pd.read_parquet(table) if table.is_file() else pd.DataFrame(),
+            read_json(place / f"{name}.json"),
+        )

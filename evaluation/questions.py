@@ -1,0 +1,244 @@
+"""The sceptic's questions, answered in words from the rows of a comparison, with intervals and numbers of facts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from kn_attrib.evaluation.comparison import DROPOUT, HEADLINE, WHOLE_FFN, Comparison, interval_text
+from kn_attrib.evaluation.inference import Difference, equivalence_test, holm, paired_difference
+from kn_attrib.evaluation.statistics import Array, mean_weights, resampled_weights
+
+LEVEL, MARGIN = 0.05, 0.05
+"""Level of all tests, and the change of p(answer) that still counts as none."""
+MOSTLY, HARDLY = 0.5, 0.25
+"""Shares of the effect on the fact itself above and below which a control group is said to move with it."""
+RESAMPLES = 10_000
+SEARCHES = ("greedy_ablation", "ablation")
+OF = {"same_object": "the answer word", "same_subject": "the subject", "same_relation": "the relation"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question and what the rows say.
+
+    Attributes
+    ----------
+    question, answer : in words.
+    verdict : ``"yes"``, ``"no"``, ``"mixed"`` or ``"unknown"``.
+    """
+
+    question: str
+    answer: str
+    verdict: str
+
+
+def answers(comparison: Comparison) -> list[Answer]:
+    """The five questions; without suppression, or without a single row, there is nothing to answer."""
+    if not len(comparison.rows) or "suppress" not in comparison.interventions:
+        return []
+    found = [
+        _does_the_method_matter(comparison),
+        _whose_neurons(comparison),
+        _anything_else(comparison),
+        _would_search_do_better(comparison),
+    ]
+    if not comparison.claim_possible:
+        p = comparison.precondition
+        reason = f"all feed-forward neurons together carry {_percent(p['mean'], p['low'], p['high'])} of p(answer)"
+        found = [Answer(a.question, f"No claim possible: {reason}. For the record: {a.answer}", "unknown")
+                 for a in found]  # fmt: skip
+    return [*found, _how_much_do_they_carry(comparison)]
+
+
+def effects(comparison: Comparison, selection: str, neurons: str, group: str, methods: Sequence[str]) -> pd.DataFrame:
+    """Relative change of p(answer) under suppression: facts (with their relation) × methods, where all have one."""
+    rows = comparison.rows
+    chosen = rows[
+        (rows.intervention == "suppress") & (rows.metric == HEADLINE) & (rows.selection == selection)
+        & (rows.neurons == neurons) & (rows.group == group) & rows.method.isin(methods)
+    ]  # fmt: skip
+    wide = chosen.pivot_table(index=["fact", "relation"], columns="method", values="value", sort=False)
+    found: pd.DataFrame = wide.dropna()
+    return found
+
+
+def _relations(frame: pd.DataFrame) -> list[str]:
+    return [str(relation) for relation in frame.index.get_level_values("relation")]
+
+
+def _main_selection(comparison: Comparison) -> str:
+    """The largest budget that all methods have, or the refined sets."""
+    by_method = comparison.rows[comparison.rows.method.isin(comparison.methods)].groupby("selection").method.nunique()
+    budgets = [s for s in comparison.selections if s != "refined" and by_method[s] == len(comparison.methods)]
+    return max(budgets, key=lambda s: int(s[2:]), default="refined")
+
+
+def strongest(comparison: Comparison, selection: str) -> str:
+    """The method whose neurons' suppression costs the fact most."""
+    found = effects(comparison, selection, "method", "target", comparison.methods)
+    means = mean_weights(_relations(found)) @ found.to_numpy()
+    return str(found.columns[int(np.argmin(means))])
+
+
+def _does_the_method_matter(comparison: Comparison) -> Answer:
+    question = "Does the attribution method matter?"
+    selection = _main_selection(comparison)
+    found = effects(comparison, selection, "method", "target", comparison.methods)
+    if found.shape[1] < 2:
+        return Answer(question, "One method was run; a comparison takes at least two.", "unknown")
+    best, seed = strongest(comparison, selection), comparison.manifest["settings"]["seed"]
+    others = [str(m) for m in found.columns if m != best]
+    relations = _relations(found)
+    gaps = {m: paired_difference(found[m].to_numpy(), found[best].to_numpy(), relations, seed) for m in others}
+    corrected = dict(zip(others, holm([gap.p for gap in gaps.values()]), strict=True))
+    worse = [m for m in others if corrected[m] <= LEVEL]
+    same = [m for m in others if corrected[m] > LEVEL]
+    cell = comparison.cell(intervention="suppress", selection=selection, neurons="method", group="target")
+    top = cell[cell.method == best].iloc[0]
+    text = (
+        f"With {_named(selection)} suppressed, {best} costs the answer most: "
+        f"{_percent(top['mean'], top.low, top.high)} (n = {len(found)} facts of {len(set(relations))} relations). "
+    )
+    if worse:
+        text += (
+            f"{len(worse)} of {len(others)} other methods suppress less by more than chance (paired sign-flip tests "
+            f"over relations, Holm-corrected, {LEVEL:.0%} level): {_listed(worse, gaps, corrected)}. "
+        )
+    if same:
+        text += f"Not told apart from it: {_listed(same, gaps, corrected)}."
+    return Answer(question, text.strip(), "yes" if not same else "mixed" if worse else "unknown")
+
+
+def _listed(methods: Sequence[str], gaps: dict[str, Difference], p: dict[str, float]) -> str:
+    ordered = sorted(methods, key=lambda m: gaps[m].mean)
+    return ", ".join(
+        f"{m} (by {100 * gaps[m].mean:.1f} points [{100 * gaps[m].low:.1f}, {100 * gaps[m].high:.1f}], "
+        f"p {_p(p[m])})".replace("-", "−") for m in ordered
+    )  # fmt: skip
+
+
+def _whose_neurons(comparison: Comparison) -> Answer:
+    question = "Are these neurons of the fact, of the answer word, of the subject, or of the relation?"
+    best = strongest(comparison, "refined")
+    target = effects(comparison, "refined", "method", "target", [best])
+    size, parts, moved, partly = _mean_interval(comparison, target), [], [], []
+    for group, name in OF.items():
+        other = effects(comparison, "refined", "method", group, [best])
+        shared = target.index.intersection(other.index)
+        if not len(shared):
+            parts.append(f"{name}: no such facts")
+            continue
+        share, low, high = _ratio(comparison, other.loc[shared, best], target.loc[shared, best])
+        change = _percent(*_mean_interval(comparison, other.loc[shared]))
+        parts.append(
+            f"other facts with {name} move by {change}, which is {100 * share:.0f} % [{100 * low:.0f}, "
+            f"{100 * high:.0f}] of the fact's own change (n = {len(shared)})".replace("-", "−")
+        )
+        moved += [name] if low > MOSTLY else []
+        partly += [name] if low <= MOSTLY and high > HARDLY else []
+    text = f"{best}'s refined neurons change the fact itself by {_percent(*size)} (n = {len(target)}); "
+    text += "; ".join(parts) + ". "
+    if moved:
+        return Answer(question, text + f"So they are mostly neurons of {' and '.join(moved)}, not of the fact.", "no")
+    if partly:
+        return Answer(question, text + f"So they are partly neurons of {' and '.join(partly)}.", "mixed")
+    return Answer(question, text + "So they belong to the fact more than to any of these.", "yes")
+
+
+def _anything_else(comparison: Comparison) -> Answer:
+    question = "Do they carry anything else?"
+    best, parts, verdicts = strongest(comparison, "refined"), [], []
+    for kind, group, name in (
+        ("method", "other_relation", "facts of other relations"),
+        ("method", "plain_text", "plain words"),
+        ("random", "target", "the fact itself, when equally many random neurons are suppressed instead,"),
+        ("random_matched", "target", "the fact itself, when equally active and strong neurons are,"),
+    ):
+        found = effects(comparison, "refined", kind, group, [best])
+        if not len(found):
+            continue
+        values, relations = found[best].to_numpy(), _relations(found)
+        p = equivalence_test(values, relations, MARGIN)
+        within = "within" if p <= LEVEL else "not shown to be within"
+        change = _percent(*_mean_interval(comparison, found))
+        parts.append(f"{name} change by {change}, {within} ±{MARGIN:.0%} (equivalence p {_p(p)}, n = {len(found)})")
+        verdicts += [p <= LEVEL] if kind == "method" else []
+    text = f"Suppressing {best}'s refined neurons: " + "; ".join(parts) + "."
+    return Answer(question, text, "unknown" if not verdicts else "no" if all(verdicts) else "mixed")
+
+
+def _would_search_do_better(comparison: Comparison) -> Answer:
+    question = "Would direct search do better?"
+    search = next((name for name in SEARCHES if name in comparison.methods), None)
+    others = [m for m in comparison.methods if m not in SEARCHES]
+    if search is None or not others:
+        return Answer(question, f"Not measured: add {SEARCHES[0]} to the methods.", "unknown")
+    selection = _main_selection(comparison)
+    found = effects(comparison, selection, "method", "target", [search, *others])
+    means = dict(zip(found.columns, mean_weights(_relations(found)) @ found.to_numpy(), strict=True))
+    best = min(others, key=lambda m: means[m])
+    seed = comparison.manifest["settings"]["seed"]
+    gap = paired_difference(found[best].to_numpy(), found[search].to_numpy(), _relations(found), seed)
+    share, low, high = _ratio(comparison, found[best], found[search])
+    what = "greedy direct search" if search == SEARCHES[0] else "exhaustive search of single neurons (no upper bound)"
+    text = (
+        f"With {_named(selection)}, {best} reaches {100 * share:.0f} % [{100 * low:.0f}, {100 * high:.0f}] of what "
+        f"{what} suppresses; "
+        f"the difference is {100 * gap.mean:+.1f} points [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}], "
+        f"p {_p(gap.p)} (n = {gap.n})."
+    ).replace("-", "−")
+    if gap.p > LEVEL:
+        return Answer(question, text + " The data cannot tell them apart.", "unknown")
+    return Answer(question, text, "yes" if gap.mean > 0 else "no")
+
+
+def _how_much_do_they_carry(comparison: Comparison) -> Answer:
+    question = "How much of the answer do the feed-forward blocks carry at all?"
+    cells = comparison.cell(method=WHOLE_FFN)
+    layers = cells[cells.selection.str.startswith("layer")]
+    text = comparison.verdict()
+    if len(layers):
+        row = layers.loc[layers["mean"].idxmin()]
+        text += f" Of single layers, {row.selection} matters most: {_percent(row['mean'], row.low, row.high)}."
+    dropped = comparison.cell(method=DROPOUT, group="target")
+    if len(dropped):
+        row = dropped.iloc[-1]
+        change = _percent(row["mean"], row.low, row.high)
+        text += f" A random {float(row.selection):.0%} of all neurons: {change}."
+    return Answer(question, text, "yes" if comparison.claim_possible else "no")
+
+
+def _mean_interval(comparison: Comparison, frame: pd.DataFrame) -> tuple[float, float, float]:
+    """Mean and 95 % interval of a frame's only column."""
+    values, relations = frame.iloc[:, 0].to_numpy(), _relations(frame)
+    draws = resampled_weights(relations, RESAMPLES, comparison.manifest["settings"]["seed"]) @ values
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return float(mean_weights(relations) @ values), float(low), float(high)
+
+
+def _ratio(comparison: Comparison, part: pd.Series, whole: pd.Series) -> tuple[float, float, float]:
+    """A ratio of means on the same facts, with its 95 % interval from paired resamples."""
+    relations = [str(r) for r in part.index.get_level_values("relation")]
+    weights = resampled_weights(relations, RESAMPLES, comparison.manifest["settings"]["seed"])
+    a: Array = part.to_numpy(dtype=float)
+    b: Array = whole.to_numpy(dtype=float)
+    mean = mean_weights(relations)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        low, high = np.nanquantile((weights @ a) / (weights @ b), [0.025, 0.975])
+        return float((mean @ a) / (mean @ b)), float(low), float(high)
+
+
+def _named(selection: str) -> str:
+    return "each method's refined neurons" if selection == "refined" else f"{selection[2:]} neurons of each method"
+
+
+def _percent(mean: float, low: float, high: float) -> str:
+    return interval_text(mean, low, high, percent=True)
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"= {value:.3f}"
