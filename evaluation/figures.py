@@ -158,7 +158,7 @@ def controls(comparison: Comparison) -> Figure:
     wide = wide.rename(columns=lambda name: "the method's own" if name == "method" else name.replace("_", " "))
     with _style():
         figure, axes = _figure(3.0 + 0.95 * wide.shape[1], 2.0 + 0.36 * len(wide))
-        sns.heatmap(wide, annot=True, fmt=".1%", cmap="vlag", center=0, vmin=-1, vmax=1, ax=axes, cbar=False,
+        sns.heatmap(wide, annot=True, fmt=".1%", cmap="vlag", vmin=-1, vmax=1, ax=axes, cbar=False,
                     linewidths=0.5)  # fmt: skip
         axes.set(title="Change of p(answer): the method's neurons and control neurons", xlabel="", ylabel="")
         axes.tick_params(axis="x", rotation=30)

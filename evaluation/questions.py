@@ -54,11 +54,13 @@ def answers(comparison: Comparison) -> list[Answer]:
     return [*found, _how_much_do_they_carry(comparison)]
 
 
-def effects(comparison: Comparison, selection: str, neurons: str, group: str, methods: Sequence[str]) -> pd.DataFrame:
-    """Relative change of p(answer) under suppression: facts (with their relation) × methods, where all have one."""
+def effects(
+    comparison: Comparison, selection: str, neurons: str, group: str, methods: Sequence[str], metric: str = HEADLINE
+) -> pd.DataFrame:
+    """A metric under suppression: facts (with their relation) × methods, where all have one."""
     rows = comparison.rows
     chosen = rows[
-        (rows.intervention == "suppress") & (rows.metric == HEADLINE) & (rows.selection == selection)
+        (rows.intervention == "suppress") & (rows.metric == metric) & (rows.selection == selection)
         & (rows.neurons == neurons) & (rows.group == group) & rows.method.isin(methods)
     ]  # fmt: skip
     wide = chosen.pivot_table(index=["fact", "relation"], columns="method", values="value", sort=False)
@@ -152,20 +154,22 @@ def _whose_neurons(comparison: Comparison) -> Answer:
 def _anything_else(comparison: Comparison) -> Answer:
     question = "Do they carry anything else?"
     best, parts, verdicts = strongest(comparison, "refined"), [], []
-    for kind, group, name in (
-        ("method", "other_relation", "facts of other relations"),
-        ("method", "plain_text", "plain words"),
-        ("random", "target", "the fact itself, when equally many random neurons are suppressed instead,"),
-        ("random_matched", "target", "the fact itself, when equally active and strong neurons are,"),
+    for kind, group, metric, name in (
+        ("method", "other_relation", HEADLINE, "facts of other relations change by"),
+        # Plain words may be hardly expected; ratios of tiny probabilities say nothing, log-probabilities do.
+        ("method", "plain_text", "delta_logprob", "the log-probability of plain words changes by"),
+        ("random", "target", HEADLINE, "the fact itself, with equally many random neurons instead, changes by"),
+        ("random_matched", "target", HEADLINE, "with equally active and strong neurons by"),
     ):
-        found = effects(comparison, "refined", kind, group, [best])
+        found = effects(comparison, "refined", kind, group, [best], metric)
         if not len(found):
             continue
         values, relations = found[best].to_numpy(), _relations(found)
         p = equivalence_test(values, relations, MARGIN)
         within = "within" if p <= LEVEL else "not shown to be within"
-        change = _percent(*_mean_interval(comparison, found))
-        parts.append(f"{name} change by {change}, {within} ±{MARGIN:.0%} (equivalence p {_p(p)}, n = {len(found)})")
+        change = interval_text(*_mean_interval(comparison, found), percent=metric == HEADLINE)
+        margin = f"±{MARGIN:.0%}" if metric == HEADLINE else f"±{MARGIN} nats"
+        parts.append(f"{name} {change}, {within} {margin} (equivalence p {_p(p)}, n = {len(found)})")
         verdicts += [p <= LEVEL] if kind == "method" else []
     text = f"Suppressing {best}'s refined neurons: " + "; ".join(parts) + "."
     return Answer(question, text, "unknown" if not verdicts else "no" if all(verdicts) else "mixed")

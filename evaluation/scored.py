@@ -60,7 +60,8 @@ class Scored:
         tensors = {"means": torch.stack([self.means[fact] for fact in facts])}
         if self.gaps is not None:
             tensors["gaps"] = self.gaps
-        sets = {name: {fact: [list(n) for n in found[fact]] for fact in facts} for name, found in self.sets.items()}
+        # Lists, because JSON objects do not keep an order.
+        sets = [[name, [[list(n) for n in found[fact]] for fact in facts]] for name, found in self.sets.items()]
         record = {"facts": facts, "sets": sets, "stability": dict(self.stability), "spent": dict(self.spent),
                   "prompts": self.prompts}  # fmt: skip
         return Entry(tensors, record=record)
@@ -69,11 +70,14 @@ class Scored:
     def of_entry(cls, entry: Entry) -> Scored:
         """What `to_entry` has made."""
         record: Mapping[str, Any] = entry.record
+        facts = record["facts"]
         return cls(
-            dict(zip(record["facts"], entry.tensors["means"], strict=True)),
+            dict(zip(facts, entry.tensors["means"], strict=True)),
             {
-                name: {fact: NeuronSet((layer, index) for layer, index in neurons) for fact, neurons in found.items()}
-                for name, found in record["sets"].items()
+                name: {
+                    f: NeuronSet((layer, index) for layer, index in own) for f, own in zip(facts, found, strict=True)
+                }
+                for name, found in record["sets"]
             },
             record["stability"],
             entry.tensors.get("gaps"),
