@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,8 @@ from kn_attrib.store import read_json, write_json, write_parquet
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FRAMES = ("rows", "facts", "neurons")
+FRAMES = ("rows", "facts", "neurons", "agreement")
+AGREEMENT = ["fact", "relation", "method", "other", "value"]
 CELL = ["method", "selection", "neurons", "intervention", "group", "metric"]
 HEADLINE = "relative_change"
 WHOLE_FFN, DROPOUT = "whole_ffn", "dropout"
@@ -39,12 +40,14 @@ class Comparison:
     facts : one row per fact given: used or why not, prompts, what the model knows.
     neurons : one row per selected neuron ``(method, selection, fact, relation, layer, neuron)``.
     manifest : model, data hash, settings, methods with parameters and cost, versions, seed.
+    agreement : rank correlations of methods, fact by fact (see `agreement`).
     """
 
     rows: pd.DataFrame
     facts: pd.DataFrame
     neurons: pd.DataFrame
     manifest: dict[str, Any]
+    agreement: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=AGREEMENT))
 
     def __repr__(self) -> str:
         return (

@@ -81,7 +81,7 @@ class Evaluator:
                 answer = self.model.answers(batch)
             for index, single in zip(indices, _singles(answer), strict=True):
                 found[index] = single
-        return self._joined(texts, found)
+        return self.joined(texts, found)
 
     def _scaled(self, jobs: Sequence[Job], progress: Callable[[int], object] | None, everywhere: bool) -> list[Outcome]:
         """Outcomes of jobs: each distinct query is in a batch once, whatever is done to it."""
@@ -104,9 +104,9 @@ class Evaluator:
                     found[own[i][0]] = single
                 if progress is not None:
                     progress(len(some))
-        return self._joined([job.text for job in jobs], found)
+        return self.joined([job.text for job in jobs], found)
 
-    def _joined(self, texts: Sequence[Text], singles: Sequence[Single]) -> list[Outcome]:
+    def joined(self, texts: Sequence[Text], singles: Sequence[Single]) -> list[Outcome]:
         """Outcomes of texts from those of their queries, one after the other."""
         each = iter(singles)
         return [self._outcome([next(each) for _ in text.queries]) for text in texts]

@@ -51,6 +51,7 @@ def compare(
     share: float | None = None,
     dropout: Sequence[float] = (0.01, 0.1),
     plain_text: Sequence[str] | None = None,
+    curves: bool = False,
     folder: str | Path | None = None,
     progress: bool = True,
 ) -> Comparison:
@@ -86,6 +87,7 @@ def compare(
     threshold, share : of the refinement, where they shall differ from the preset's or the method's own.
     dropout : shares of all neurons that are silenced at random, for comparison.
     plain_text : sentences whose words are asked for as a control; default: those of other facts.
+    curves : measure deletion and insertion curves too (see `curves`), for methods that score neurons.
     folder : where finished work is kept as the run goes on, and the comparison is saved in the end. Killed at any
         moment, the same call with the same folder goes on and gives the same rows.
     progress : show progress bars.
@@ -103,25 +105,10 @@ def compare(
     ComparisonInterrupted : on Ctrl-C, holding what was finished.
     """
     settings = Settings(
-        tuple(budgets),
-        refinement,
-        factor,
-        control_facts,
-        limit,
-        max_prompts,
-        known_share,
-        tuple(keep),
-        seed,
-        max_rows,
-        normalised,
-        contrast_facts,
-        tuple(interventions),
-        tuple(controls),
-        threshold,
-        share,
-        tuple(dropout),
-        None if plain_text is None else tuple(plain_text),
-    )
+        tuple(budgets), refinement, factor, control_facts, limit, max_prompts, known_share, tuple(keep), seed, max_rows,
+        normalised, contrast_facts, tuple(interventions), tuple(controls), threshold, share, tuple(dropout),
+        None if plain_text is None else tuple(plain_text), curves,
+    )  # fmt: skip
     settings.check(model)
     asked = labelled([make_method(method) for method in methods])
     journal = Journal(None if folder is None else check_folder(Path(folder), overwrite=False))

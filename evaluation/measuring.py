@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from kn_attrib.evaluation.changes import Change, Changes
+from kn_attrib.evaluation.changes import NOTHING, Change, Changes
 from kn_attrib.evaluation.comparison import DROPOUT, WHOLE_FFN
 from kn_attrib.evaluation.controls import EVERYWHERE_CONTROLS, GROUPS, Chosen, Group, strengths
+from kn_attrib.evaluation.curves import CURVE, DELETE, KEEP, curve_outcomes, masks_of
 from kn_attrib.evaluation.draws import generator
 from kn_attrib.evaluation.effects import INTACT, Evaluator, Job, effect
 from kn_attrib.evaluation.scored import Scored
@@ -107,6 +108,23 @@ class Measurement:
                 for intervention in self.settings.interventions:
                     plan += self._cells(c, label, selection, chosen, intervention, changes)
         self._measure(plan, evaluator)
+        if self.settings.curves and not isinstance(model, UnitModel):
+            self._curves(label, scored, evaluator, targets)
+
+    def _curves(self, label: str, scored: Scored, evaluator: Evaluator, targets: Sequence[Candidate]) -> None:
+        """Without the method's best neurons, and with nothing but them, at every share of all neurons."""
+        for c in targets:
+            texts = self.groups[c.fact.id]["target"]
+            names, masks = masks_of(scored.means[c.fact.id])
+            outcomes = curve_outcomes(evaluator, texts, masks)
+            before = outcomes[names.index(f"{DELETE} {0.0}")]
+            for name, after, mask in zip(names, outcomes, masks, strict=True):
+                curve, share = name.split()
+                cell = Cell(c, label, CURVE + share, "method", INTACT, curve, NOTHING, "target")
+                size = int(mask.sum() if curve == KEEP else (1 - mask).sum())
+                found = effect(before, after)
+                # Ranks and top answers are not looked at here.
+                self._add(cell, size, len(texts), {m: found[m] for m in ("p_before", "p_after", "delta_logprob")})
 
     def _cells(
         self, c: Candidate, label: str, selection: str, chosen: Chosen, intervention: str, changes: Changes

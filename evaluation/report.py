@@ -13,8 +13,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from kn_attrib.evaluation.agreement import agreement_table, intersections
 from kn_attrib.evaluation.changes import EVERYWHERE
 from kn_attrib.evaluation.comparison import DROPOUT, HEADLINE, WHOLE_FFN, interval_text
+from kn_attrib.evaluation.curves import areas
 from kn_attrib.evaluation.figures import CAPTIONS, FIGURES
 from kn_attrib.evaluation.leaderboard import leaderboard_text
 from kn_attrib.evaluation.questions import answers
@@ -51,6 +53,8 @@ def write_report(comparison: Comparison, path: Path, figures: Mapping[str, Figur
             tables=tables,
             controls=[(_title(comparison, n), comparison.control_table(n)) for n in comparison.interventions],
             ceiling=_ceiling(comparison),
+            agreements=_agreements(comparison),
+            areas=_areas(comparison),
             budgets=budgets,
             leaderboard=leaderboard_text(comparison) if budgets and first == "suppress" else None,
             other_metrics=_other_metrics(comparison),
@@ -113,6 +117,34 @@ def _ceiling(comparison: Comparison) -> pd.DataFrame:
     table = cells.pivot_table(index="what", columns="group", values="text", aggfunc="first", sort=False)
     filled: pd.DataFrame = table.fillna("–").rename_axis(index=None, columns=None)
     return filled
+
+
+def _agreements(comparison: Comparison) -> pd.DataFrame:
+    """Agreement with the consensus of the other methods, and neurons shared between facts, as text."""
+    table = intersections(comparison).map(lambda value: "–" if pd.isna(value) else f"{value:.2f}")
+    found = agreement_table(comparison)
+    if len(found):
+        texts = _intervals(found, percent=False)
+        table.insert(0, "Spearman with the others' consensus", pd.Series(texts, index=found.index))
+    filled: pd.DataFrame = table.fillna("–")
+    return filled
+
+
+def _areas(comparison: Comparison) -> pd.DataFrame | None:
+    """Areas under deletion and insertion curves, as text; None where they were not measured."""
+    found = areas(comparison)
+    if not len(found):
+        return None
+    found["text"] = _intervals(found, percent=True)
+    table: pd.DataFrame = found.pivot_table(index="method", columns="area", values="text", aggfunc="first", sort=False)
+    ordered: pd.DataFrame = table.reindex([m for m in comparison.methods if m in table.index])
+    ordered.columns.name = None
+    return ordered
+
+
+def _intervals(frame: pd.DataFrame, percent: bool) -> list[str]:
+    numbers = frame[["mean", "low", "high"]].to_numpy(dtype=float)
+    return [interval_text(float(m), float(low), float(high), percent) for m, low, high in numbers]
 
 
 def drill_down(comparison: Comparison) -> dict[str, pd.DataFrame]:

@@ -15,6 +15,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from kn_attrib.errors import FactError
+from kn_attrib.evaluation.agreement import agreement
 from kn_attrib.evaluation.changes import Changes
 from kn_attrib.evaluation.comparison import Comparison
 from kn_attrib.evaluation.controls import group_prompts
@@ -229,6 +230,9 @@ class Run:
             selection.to_frame(),
             pd.DataFrame(neurons, columns=["method", "selection", "fact", "relation", "layer", "neuron"]),
             manifest,
+            agreement(scored, relation, {m["method"]: m["units"] for m in methods})
+            if methods
+            else agreement({}, {}, {}),
         )
 
     def _describe(self, label: str, scored: Scored) -> dict[str, Any]:

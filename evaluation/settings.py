@@ -36,6 +36,7 @@ class Settings:
     share: float | None = None
     dropout: tuple[float, ...] = (0.01, 0.1)
     plain_text: tuple[str, ...] | None = None
+    curves: bool = False
 
     def check(self, model: NeuronModel) -> None:
         """Raise on a setting that is out of range for the model."""

@@ -51,6 +51,7 @@ def command(
         str, typer.Option(help=f"Control neurons: all, none or some of {', '.join(CONTROLS)}.")
     ] = "all",
     plain_text: Annotated[Path | None, typer.Option(help="File of sentences whose words serve as a control.")] = None,
+    curves: Annotated[bool, typer.Option(help="Measure deletion and insertion curves too.")] = False,
     keep: Annotated[str, typer.Option(help="Keep facts that are: unknown, ambiguous, leaking (commas).")] = "",
     normalised: Annotated[bool, typer.Option(help="p(answer) of several tokens: geometric mean, not product.")] = False,
     grid: Annotated[list[str] | None, typer.Option(help=GRID)] = None,
@@ -75,7 +76,7 @@ def command(
         "budgets": options.integers("budgets", budgets), "refinement": refinement or None, "factor": factor,
         "control_facts": control_facts, "limit": limit or None, "max_prompts": max_prompts or None,
         "keep": options.split(keep), "seed": seed, "normalised": normalised, "threshold": threshold, "share": share,
-        "interventions": options.split(interventions), "controls": _controls(controls),
+        "interventions": options.split(interventions), "controls": _controls(controls), "curves": curves,
         "plain_text": None if plain_text is None else options.read_lines("plain-text", plain_text),
     }  # fmt: skip
     factors = [Factor.parse(text) for text in grid or ()]
