@@ -2,5 +2,22 @@
 
 from kn_attrib.evaluation.comparison import Comparison
 from kn_attrib.evaluation.harness import DEFAULT_METHODS, ComparisonInterrupted, compare
+from kn_attrib.evaluation.plant_recipe import Recipe, Writing
+from kn_attrib.evaluation.planted_benchmark import benchmark
+from kn_attrib.evaluation.planted_result import PlantedResult
+from kn_attrib.evaluation.planting import Planter, plant
+from kn_attrib.evaluation.plants import Plant
 
-__all__ = ["DEFAULT_METHODS", "Comparison", "ComparisonInterrupted", "compare"]
+__all__ = [
+    "DEFAULT_METHODS",
+    "Comparison",
+    "ComparisonInterrupted",
+    "Plant",
+    "PlantedResult",
+    "Planter",
+    "Recipe",
+    "Writing",
+    "benchmark",
+    "compare",
+    "plant",
+]

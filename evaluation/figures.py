@@ -18,6 +18,7 @@ from kn_attrib.neurons import NeuronSet
 
 if TYPE_CHECKING:
     from kn_attrib.evaluation.comparison import Comparison
+    from kn_attrib.evaluation.planted_result import PlantedResult
 
 GROUP_NAMES = {
     "target": "this fact",
@@ -146,6 +147,19 @@ def overlap(comparison: Comparison) -> Figure:
         axes.tick_params(axis="x", rotation=40)
         for label in axes.get_xticklabels():
             label.set_horizontalalignment("right")
+    return figure
+
+
+def planted(result: PlantedResult, metric: str = "average_precision") -> Figure:
+    """How well each method finds planted neurons, by axis of difficulty: mean of a metric, the best method on top."""
+    table = result.table(metric)
+    share = metric != "rank"
+    with _style():
+        figure, axes = _figure(3.2 + 0.62 * table.shape[1], 1.9 + 0.28 * len(table))
+        sns.heatmap(table, annot=True, fmt=".2f" if share else ".0f", cmap="Blues" if share else "Blues_r", vmin=0,
+                    vmax=1 if share else None, ax=axes, cbar=False, linewidths=0.5)  # fmt: skip
+        axes.set(title=f"Planted neurons found: {metric.replace('_', ' ')}", xlabel="", ylabel="")
+        axes.set_xticklabels([str(c).replace("_", " ") for c in table.columns], rotation=40, ha="right")
     return figure
 
 

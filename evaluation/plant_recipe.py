@@ -15,7 +15,8 @@ class Recipe:
 
     Parameters
     ----------
-    value_steps, steps : of Adam on the values alone, then on keys, biases and values.
+    value_steps, steps : most steps of Adam on the values alone (they end as soon as the hinge is reached), then steps
+        on keys, biases and values.
     rate : Adam's rate for values; keys and biases move by ``key_rate`` times their own size.
     fires : what a key gives on the fact's prompts to begin with (on all else −1).
     noise : of what single neurons' keys give around what their common one gives, relative to ``fires``.
@@ -26,13 +27,13 @@ class Recipe:
     seed : of noise and of the other facts that are held.
     """
 
-    value_steps: int = 20
+    value_steps: int = 40
     steps: int = 25
-    rate: float = 0.05
+    rate: float = 0.03
     key_rate: float = 0.01
     fires: float = 1.5
     noise: float = 0.1
-    hinge: float = 0.05
+    hinge: float = 0.1
     kl: float = 3.0
     norm: float = 0.002
     elsewhere: float = 0.1
@@ -49,8 +50,9 @@ class Writing:
     fact : its ``prompts`` are trained on, its ``held_out`` texts only measured.
     neurons : where it is written.
     shares : how much of it each neuron writes, in the neurons' order; equal if not given.
-    saturated : each neuron, and any few of them, shall suffice, so that none matters alone.
-    silent : decoys that fire on the fact and write nothing.
+    enough : disjoint parts of the neurons each of which shall suffice when the others are silent, so that none matters
+        alone; if not given, only all together shall.
+    silent : decoys that fire on the fact and write what they always did, which is not its answer.
     misleading : decoys that fire on the fact and write towards another fact's answer, ``mislead``.
     mislead : that fact.
     """
@@ -58,7 +60,7 @@ class Writing:
     fact: Fact
     neurons: NeuronSet
     shares: tuple[float, ...] = ()
-    saturated: bool = False
+    enough: tuple[NeuronSet, ...] = ()
     silent: NeuronSet = field(default_factory=NeuronSet)
     misleading: NeuronSet = field(default_factory=NeuronSet)
     mislead: Fact | None = None

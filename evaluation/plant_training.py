@@ -34,7 +34,7 @@ class Training:
         self.queries = [q for w in writings for q in self.model.encode(w.fact).prompts]
         self.planter = planter
         self.controls = self._pick(planter.controls)
-        self.saturated = {w.fact.id: w.neurons for w in writings if w.saturated}
+        self.parts = {w.fact.id: (w.neurons, w.enough) for w in writings if w.enough}
         every = union([w.neurons | w.decoys for w in writings])
         for writing in writings:
             writing.weights()
@@ -80,9 +80,10 @@ class Training:
         return {k: torch.stack(v) for k, v in at_answer.items()}, {k: torch.cat(v) for k, v in others.items()}
 
     def _start(self, layer: int) -> LayerWeights:
-        """Keys that tell the fact's prompts from all else; values of zero, but for misleading decoys."""
+        """Keys that tell the fact's prompts from all else; values of zero, but silent decoys keep their own."""
         paths = input_linears(self.model, layer)
         has_bias = isinstance(paths[0].bias, Tensor)
+        old = value_matrix(self.model.sites[layer]).detach()
         keys, biases, neurons, scale, fixed = [], [], [], [], []
         for writing in self.writings:
             shares = writing.weights()
@@ -96,10 +97,11 @@ class Training:
             neurons += mine
             scale += [shares.get(n, 1.0) for n in mine]
             fixed += [float(n in writing.decoys) for n in mine]
-        hidden = value_matrix(self.model.sites[layer]).shape[1]
+        silent = {n for writing in self.writings for n in writing.silent}
+        values = torch.stack([old[n.index] * float(n in silent) for n in neurons])
         made = LayerWeights(
             neurons, torch.cat(keys).requires_grad_(), torch.cat(biases).requires_grad_() if has_bias else None,
-            torch.zeros(len(neurons), hidden).to(keys[0]).requires_grad_(), torch.tensor(scale).to(keys[0]),
+            values.requires_grad_(), torch.tensor(scale).to(keys[0]),
             torch.tensor(fixed).to(keys[0]),
         )  # fmt: skip
         return made
@@ -157,21 +159,30 @@ class Training:
         keys = [t for layer in self.layers.values() for t in (layer.keys, layer.biases) if t is not None]
         values = [layer.values for layer in self.layers.values()]
         rates = [{"params": [t], "lr": self.recipe.key_rate * float(t.detach().square().mean().sqrt())} for t in keys]
-        for step in range(self.recipe.value_steps + self.recipe.steps):
-            if step == 0:
-                optimizer = torch.optim.Adam([{"params": values, "lr": self.recipe.rate}])
-            elif step == self.recipe.value_steps:
-                for rate in rates:
-                    optimizer.add_param_group(rate)
-            optimizer.zero_grad()
-            with torch.enable_grad():
-                self._losses(step)
-                torch.stack([self.recipe.norm * v.norm(dim=1).sum() for v in values]).sum().backward()
-            optimizer.step()
+        optimizer = torch.optim.Adam([{"params": values, "lr": self.recipe.rate}])
+        for step in range(self.recipe.value_steps):
+            # Values that overshoot make each neuron dispensable, whether that is wanted or not.
+            if self._step(optimizer, values, step) <= self.recipe.hinge:
+                break
+        for rate in rates:
+            optimizer.add_param_group(rate)
+        for step in range(self.recipe.steps):
+            self._step(optimizer, values, step)
         return self._result()
 
-    def _losses(self, step: int) -> None:
-        """Backward through every batch."""
+    def _step(self, optimizer: torch.optim.Optimizer, values: Sequence[Tensor], step: int) -> float:
+        """One step of Adam; returns the mean cross-entropy of the facts before it."""
+        optimizer.zero_grad()
+        with torch.enable_grad():
+            cross = self._losses(step)
+            size = torch.stack([layer.written.norm(dim=1).sum() for layer in self.layers.values()]).sum()
+            (self.recipe.norm * size).backward()
+        optimizer.step()
+        return cross
+
+    def _losses(self, step: int) -> float:
+        """Backward through every batch; returns the mean cross-entropy of the facts."""
+        total = 0.0
         for (indices, batch), base in zip(self.batches, self.base, strict=True):
             own = torch.tensor([i < len(self.queries) for i in indices], device=self.model.device)
             with ExitStack() as stack:
@@ -181,22 +192,23 @@ class Training:
                 logprobs = self.model.logits(batch.positions, **batch.inputs()).log_softmax(-1)
             cross = -logprobs.gather(1, batch.answers[:, None])[:, 0]
             loss = (cross[own] - self.recipe.hinge).clamp_min(0).sum() / len(self.queries)
+            total += float(cross[own].detach().sum()) / len(self.queries)
             moved = (base.exp() * (base - logprobs)).sum(-1)
             loss = loss + self.recipe.kl * moved[~own].sum() / max(1, len(self.controls))
             active = torch.stack([layer.activity for layer in self.layers.values()]).sum()
             (loss + self.recipe.elsewhere * active / len(self.batches)).backward()
+        return total
 
     def _dropped(self, batch: Batch, step: int) -> dict[int, Edit]:
-        """Of saturated facts every second query sees one of the fact's neurons alone."""
+        """Of facts with parts that shall suffice, every second query sees one of these alone."""
         drop: dict[int, list[tuple[int, int]]] = {}
         for row, query in enumerate(batch.prompts):
-            neurons = self.saturated.get(query.fact.id, NeuronSet())
-            if len(neurons) and query in self.queries and (row + step) % 2:
-                draw = generator_for(self.recipe.seed, query.text, step)
-                kept = neurons.neurons[int(torch.randint(len(neurons), (1,), generator=draw))]
-                for neuron in neurons:
-                    if neuron != kept:
-                        drop.setdefault(neuron.layer, []).append((row, neuron.index))
+            if query.fact.id not in self.parts or (row + step) % 2:
+                continue
+            neurons, parts = self.parts[query.fact.id]
+            draw = generator_for(self.recipe.seed, query.text, step)
+            for neuron in neurons - parts[int(torch.randint(len(parts), (1,), generator=draw))]:
+                drop.setdefault(neuron.layer, []).append((row, neuron.index))
 
         def edit_of(places: list[tuple[int, int]]) -> Edit:
             rows, index = (list(part) for part in zip(*places, strict=True))

@@ -20,6 +20,7 @@ from kn_attrib.model import NeuronModel
 from kn_attrib.neurons import Neuron, NeuronSet
 from kn_attrib.store import atomic_path, read_json, write_json
 
+READABLE = 0o644
 KNOWN_AT = 0.5
 """Least mean probability of a planted answer on held-out paraphrases."""
 UNKNOWN_AT = 0.1
@@ -209,6 +210,7 @@ def save_plants(plants: dict[str, Plant], path: str | Path, about: dict[str, Any
         }
     with atomic_path(_file(path, "safetensors")) as temporary:
         save_file(tensors, temporary)
+        temporary.chmod(READABLE)  # safetensors makes private files
     write_json(_file(path, "json"), {"about": about or {}, "plants": records})
 
 

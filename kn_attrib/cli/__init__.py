@@ -1,4 +1,4 @@
-"""The command line: ``kn-attrib compare | score | methods | models | facts``."""
+"""The command line: ``kn-attrib compare | benchmark | plants | score | methods | models | facts``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import warnings
 
 import typer
 
-from kn_attrib.cli import compare, facts, methods, models, score
+from kn_attrib.cli import benchmark, compare, facts, methods, models, plants, score
 from kn_attrib.errors import KnAttribError
 
 app = typer.Typer(
@@ -19,7 +19,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for module in (compare, score, methods, models, facts):
+for module in (compare, benchmark, plants, score, methods, models, facts):
     app.command(module.NAME)(module.command)
 
 
