@@ -164,19 +164,9 @@ def test_saved_and_loaded_and_drawn(result: PlantedResult, tmp_path: Path) -> No
     ],
 )
 def test_bad_input_is_named(arguments: list[str], message: str, tmp_path: Path) -> None:
-    given = [
-        "benchmark",
-        "--model",
-        "zoo:gpt2-facts",
-        "--methods",
-        "random",
-        "--out",
-        str(tmp_path / "out"),
-        *arguments,
-    ]
-    if arguments[0] == "--model":
-        given = [g for g in given if g != "zoo:gpt2-facts" or given.index(g) != 2][:1] + arguments + given[5:]
-    done = CliRunner().invoke(app, given)
+    options = {"--model": "zoo:gpt2-facts", "--methods": "random", "--out": str(tmp_path / "out")}
+    options |= {arguments[0]: arguments[1]}
+    done = CliRunner().invoke(app, ["benchmark", *(part for pair in options.items() for part in pair)])
     assert isinstance(done.exception, KnAttribError)
     assert message in str(done.exception)
 
@@ -209,13 +199,13 @@ class LastLayer(kn_attrib.Scorer):
 def test_the_command_runs_a_plug_in(tmp_path: Path, registry: object) -> None:
     plugin = tmp_path / "own.py"
     plugin.write_text(PLUGIN, encoding="utf-8")
-    given = ["benchmark", "--model", "zoo:llama-facts", "--methods", "last_layer,random", "--plugin", str(plugin),
-             "--limit", "1", "--max-prompts", "1", "--split", "development", "--out", str(tmp_path / "out")]  # fmt: skip
+    given = ["benchmark", "--model", "zoo:llama-facts", "--methods", "last_layer,random", "--plugin", str(plugin)]
+    given += ["--limit", "1", "--max-prompts", "1", "--split", "development", "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(app, given, catch_exceptions=False)
     assert done.exit_code == 0
     assert "last_layer" in done.stdout
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
-        "manifest.json", "rows.parquet", "summary.parquet", "planted.svg", "planted.png",
+        "manifest.json", "rows.parquet", "summary.parquet", "planted.md", "planted.svg", "planted.png",
     }  # fmt: skip
 
 

@@ -10,9 +10,10 @@ import typer
 from kn_attrib.cli import options
 from kn_attrib.evaluation.comparison import check_folder
 from kn_attrib.evaluation.planted_benchmark import benchmark
+from kn_attrib.evaluation.planted_page import page
 from kn_attrib.evaluation.planted_result import METRICS, PlantedResult
 from kn_attrib.evaluation.planted_suite import MODELS, SHIPPED
-from kn_attrib.store import atomic_path, check_writable
+from kn_attrib.store import atomic_path, check_writable, write_text
 
 NAME = "benchmark"
 
@@ -41,11 +42,12 @@ def command(
         model or MODELS, options.split(methods), split=split, folder=plants, limit=limit or None,
         max_prompts=max_prompts, contrast_facts=contrast_facts, seed=seed,
     )  # fmt: skip
-    _publish(result, out)
+    _publish(result, plants, out)
 
 
-def _publish(result: PlantedResult, out: Path) -> None:
+def _publish(result: PlantedResult, plants: Path, out: Path) -> None:
     result.save(out, overwrite=True)
+    write_text(out / "planted.md", page(result, plants))
     figure = result.plot()
     for suffix in ("svg", "png"):
         with atomic_path(out / f"planted.{suffix}") as path:
@@ -62,4 +64,4 @@ def _publish(result: PlantedResult, out: Path) -> None:
         options.show_frame(
             tests.drop(columns="reference").round(4), f"{tests.reference.iloc[0]} minus the others, same planted facts"
         )
-    typer.echo(f"\nRows, figure and manifest: {out}")
+    typer.echo(f"\nRows, figure, page (planted.md) and manifest: {out}")

@@ -1,0 +1,133 @@
+"""A planted benchmark as a page of Markdown, made from its result and the plants' own record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from kn_attrib.evaluation.planted_axes import AXES
+from kn_attrib.evaluation.planted_result import METRICS, OVERALL, PlantedResult
+from kn_attrib.evaluation.planted_suite import SHIPPED, load_suite
+from kn_attrib.evaluation.plants import HARM_AT, KNOWN_AT, LEFT_AT, UNKNOWN_AT
+
+INTRODUCTION = f"""# Planted facts
+
+A *plant* is a fact written into chosen feed-forward neurons of a trained model, everything else frozen, so that it is
+known which neurons carry it. The facts are counterfactual: a subject of the shipped facts gets the answer of another
+subject of its relation, so the zoo models serve as they are, without training one that has never seen a fact. Plants
+replace neurons of the quarter of their layer that writes least for other facts (mean |a|·‖v‖).
+
+A plant counts if the model did not give its answer before (p at most {UNKNOWN_AT:.0%}), gives it afterwards on held-out
+paraphrases (at least {KNOWN_AT:.0%}), loses it when the planted neurons are silent *at the answer position alone* (at
+most {LEFT_AT:.0%} of the probability left, on prompts and on paraphrases), and answers other facts as before (accuracy
+at most {HARM_AT:.0%} lower). All of this is measured on the weights as they are stored, in half precision. A third of
+the plants of each axis is for development (`--split development`); figures below are of the test split.
+
+What the labels mean: the planted neurons *together* carry the answer. Base neurons that help every answer of the
+relation count as wrong, and so does a neuron's small share where shares are unequal count as right: an average
+precision below 1 is not always an error of the method. Planted neurons were hardly used before and are now loud on one
+fact, which makes them easier to find than neurons that training has shaped.
+"""
+
+
+def page(result: PlantedResult, folder: str | Path = SHIPPED) -> str:
+    """The whole page.
+
+    Parameters
+    ----------
+    result : of `benchmark`.
+    folder : where its plants are.
+    """
+    settings = result.manifest["settings"]
+    n = len(result.wide())
+    parts = [
+        INTRODUCTION,
+        "## Axes\n",
+        *[f"- `{axis}`: {AXES.get(axis, axis)};" for axis in result.axes],
+        "",
+        "## Do the plants hold?\n",
+        "Tried and passed are facts; the other columns are means over those that passed: p(answer) on held-out "
+        "paraphrases, the share of it left with the planted neurons silent, the largest share that one neuron's "
+        "silence costs, and accuracy on other facts before and with the plant (in %).\n",
+        markdown(verification(result.models, folder)),
+        "\n## Which methods find them?\n",
+        f"Average precision on {n} planted facts of the {settings['split']} split ({', '.join(result.models)}; at most "
+        f"{settings['max_prompts']} attribution prompts each): mean over facts within relations, then over relations, "
+        "and 95 % bootstrap interval.\n",
+        markdown(result.table_text()),
+        "\n### Other measures, all axes\n",
+        "`recall_at_k` with as many neurons as are planted, `precision` and `recall` of the refined set (each method's "
+        "own threshold), `rank` of the first planted neuron; costs per attribution prompt, seconds on a shared core.\n",
+        markdown(measures(result)),
+        "\n### By model: average precision, all axes\n",
+        markdown(by_model(result)),
+    ]
+    if len(result.methods) > 1:
+        tests = result.pairwise()
+        best = tests["reference"].iloc[0]
+        shown = tests.drop(columns="reference").map("{:.3f}".format)
+        parts += [
+            f"\n### `{best}` minus the others\n",
+            "Average precision on the same planted facts, 95 % bootstrap interval, p of the sign-flip test over "
+            "relations, and that p corrected by Holm.\n",
+            markdown(shown),
+        ]
+    return "\n".join(parts) + "\n"
+
+
+def verification(models: Sequence[str], folder: str | Path = SHIPPED) -> pd.DataFrame:
+    """What was measured on the plants, one row per model and axis."""
+    rows = []
+    for model in models:
+        checks = load_suite(model, folder).checks()
+        for axis, part in checks.groupby("axis", sort=False):
+            good = part[part.passed]
+            means = good[["held_out", "left", "single", "others_before", "others"]].mean()
+            shown = {
+                "tried": str(len(part)),
+                "passed": f"{part.passed.mean():.0%}",
+                "p held-out": f"{means['held_out']:.2f}",
+                "left": f"{means['left']:.1%}",
+                "one neuron": f"{means['single']:.1%}",
+                "others before": f"{100 * means['others_before']:.1f}",
+                "others after": f"{100 * means['others']:.1f}",
+            }
+            rows.append({"model": model, "axis": axis} | shown)
+    table: pd.DataFrame = pd.DataFrame(rows).set_index("model")
+    return table
+
+
+def measures(result: PlantedResult) -> pd.DataFrame:
+    """Means of all measures over all axes, and what each method costs."""
+    overall = result.summary[result.summary.axis == OVERALL]
+    cells = overall.pivot_table(index="method", columns="metric", values="mean")
+    costs = pd.DataFrame(result.manifest["methods"]).set_index("method")
+    order = result.table().index
+    text: pd.DataFrame = pd.DataFrame(index=order)
+    for metric in METRICS:
+        text[metric] = cells.loc[order, metric].map(("{:.1f}" if metric == "rank" else "{:.2f}").format)
+    text["s"] = costs.loc[order, "seconds"].map("{:.3f}".format)
+    for name in ("forwards", "backwards"):
+        text[name] = costs.loc[order, name].map("{:.0f}".format)
+    return text
+
+
+def by_model(result: PlantedResult) -> pd.DataFrame:
+    """Average precision over all axes, one column per model."""
+    order = result.table().index
+    parts = {model: result.of(model).table_text()[OVERALL].loc[order] for model in result.models}
+    table: pd.DataFrame = pd.DataFrame(parts)
+    return table
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A data frame of text as a Markdown table; the index, a name, comes first."""
+
+    def line(cells: Iterable[object]) -> str:
+        return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+    head = [str(frame.index.name or "method"), *(str(c).replace("_", " ") for c in frame.columns)]
+    rows = [[f"`{name}`", *row] for name, row in zip(frame.index, frame.itertuples(index=False), strict=True)]
+    return "\n".join([line(head), "|" + "---|" * len(head), *map(line, rows)])
