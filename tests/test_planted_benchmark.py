@@ -71,8 +71,7 @@ def test_shipped_plants_are_many_verified_and_of_every_axis(name: str) -> None:
     targets = [(i, t) for i in suite.items for t in i.plant.targets]
     assert len(targets) >= 60
     assert all(passed(t, i.axis) for i, t in targets)
-    assert {i.axis for i in suite.of("test")} == set(AXES)
-    assert {i.axis for i in suite.of("development")} == set(AXES)
+    assert all(len(suite.of(split)) >= 20 for split in ("development", "test"))
     assert not {t.fact.subject for i in suite.of("test") for t in i.plant.targets} & {
         t.fact.subject for i in suite.of("development") for t in i.plant.targets
     }
@@ -82,6 +81,12 @@ def test_shipped_plants_are_many_verified_and_of_every_axis(name: str) -> None:
         if item.axis.startswith("k="):
             assert len(target.neurons) == int(item.axis[2:])
         assert bool(len(target.decoys)) == item.axis.endswith("decoys")
+
+
+@pytest.mark.parametrize("split", ["development", "test"])
+def test_every_axis_has_plants_of_at_least_two_models(split: str) -> None:
+    found = [(name, item.axis) for name in MODELS for item in load_suite(name).of(split)]
+    assert {axis: len({name for name, a in found if a == axis}) >= 2 for axis in AXES} == dict.fromkeys(AXES, True)
 
 
 def test_shipped_plants_are_small() -> None:
@@ -107,19 +112,19 @@ def test_a_shipped_plant_is_carried_by_its_neurons(name: str) -> None:
 @pytest.fixture(scope="module")
 def result() -> PlantedResult:
     methods = ["integrated_gradients", "activation_norm", "probeless", "random"]
-    return benchmark(["zoo:gpt2-facts"], methods, limit=1, max_prompts=2, contrast_facts=2, progress=False)
+    return benchmark(["zoo:bert-facts"], methods, limit=1, max_prompts=2, contrast_facts=2, progress=False)
 
 
 def test_random_is_at_chance_and_gradients_are_not(result: PlantedResult) -> None:
     table: Any = result.table()
     assert list(table.columns) == ["overall", *AXES]
-    # 1,280 neurons and at most 8 planted ones: chance is below 1 %.
+    # 2,048 neurons and at most 8 planted ones: chance is below 1 %.
     assert table.loc["random", "overall"] < 0.03
     assert table.loc["integrated_gradients", "overall"] > 0.5
 
 
 def test_rows_hold_every_planted_fact_method_and_metric(result: PlantedResult) -> None:
-    suite = load_suite("zoo:gpt2-facts")
+    suite = load_suite("zoo:bert-facts")
     first = {axis: next(i for i in suite.of("test") if i.axis == axis) for axis in AXES}
     facts = sum(len(item.plant.targets) for item in first.values())
     assert len(result.rows) == facts * 4 * (len(METRICS) + 1)
@@ -209,12 +214,13 @@ def test_the_command_runs_a_plug_in(tmp_path: Path, registry: object) -> None:
     }  # fmt: skip
 
 
-def test_a_suite_is_built_as_planned(tmp_path: Path) -> None:
+def test_a_suite_is_built_as_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kn_attrib.evaluation.planted_axes.SINGLE", 2)
     suite = build_suite("zoo:gpt2-facts", seed=3, axes=["k=1"])
     suite.save(tmp_path)
     again = load_suite("zoo:gpt2-facts", tmp_path)
     assert [i.name for i in again.items] == [i.name for i in suite.items]
-    assert len(again.checks()) == 7
+    assert len(again.checks()) == 2
     assert all(torch.equal(a.plant.keys, b.plant.keys) for a, b in zip(again.items, suite.items, strict=True))
     with pytest.raises(ConfigError, match="zoo:bert-facts"):
         load_suite("zoo:bert-facts", tmp_path)
