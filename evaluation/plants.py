@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from kn_attrib.architectures import value_matrix
-from kn_attrib.errors import ModelError, NeuronError, StoreError, unknown
+from kn_attrib.errors import ModelError, NeuronError, StoreError
 from kn_attrib.facts import Fact
 from kn_attrib.model import NeuronModel
 from kn_attrib.neurons import Neuron, NeuronSet
@@ -253,18 +253,6 @@ def rounded(plant: Plant) -> Plant:
     """The plant as it is after being stored in half precision."""
     biases = None if plant.biases is None else plant.biases.half()
     return Plant(plant.targets, plant.neurons, plant.keys.half(), biases, plant.values.half())
-
-
-def named(plants: dict[str, Plant], name: str) -> Plant:
-    """The plant of this name.
-
-    Raises
-    ------
-    NeuronError : there is none.
-    """
-    if name not in plants:
-        raise NeuronError(unknown("plant", name, plants))
-    return plants[name]
 
 
 def union(sets: list[NeuronSet]) -> NeuronSet:

@@ -241,3 +241,13 @@ def test_draws_depend_on_the_seed_alone() -> None:
 
     assert drawn(1) == drawn(1)
     assert drawn(1) != drawn(2)
+
+
+def test_plants_are_made_by_a_command_that_names_bad_input(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["plants", "--model", "zoo:nothing", "--out", str(tmp_path / "out")])
+    assert isinstance(done.exception, KnAttribError)
+    assert "unknown zoo model 'nothing'" in str(done.exception)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("mine", encoding="utf-8")
+    done = CliRunner().invoke(app, ["plants", "--out", str(tmp_path / "full")])
+    assert "other files" in str(done.exception)
