@@ -13,12 +13,17 @@ from kn_attrib.evaluation.planted_result import METRICS, OVERALL, PlantedResult
 from kn_attrib.evaluation.planted_suite import SHIPPED, load_suite
 from kn_attrib.evaluation.plants import HARM_AT, KNOWN_AT, LEFT_AT, UNKNOWN_AT
 
+NEARLY_SOLVED = 0.9
+"""A method that is better than this on every axis has little left to learn here."""
+
 INTRODUCTION = f"""# Planted facts
 
 A *plant* is a fact written into chosen feed-forward neurons of a trained model, everything else frozen, so that it is
 known which neurons carry it. The facts are counterfactual: a subject of the shipped facts gets the answer of another
 subject of its relation, so the zoo models serve as they are, without training one that has never seen a fact. Plants
-replace neurons of the quarter of their layer that writes least for other facts (mean |a|·‖v‖).
+replace neurons of the quarter of their layer that writes least for other facts (mean |a|·‖v‖). That choice matters
+little: over eight plants each in the last layer, accuracy on other facts moved by +0.25 points in zoo:gpt2-facts and
+−0.12 in zoo:llama-facts, and by +0.25 and −0.21 with neurons drawn from the whole layer.
 
 A plant counts if the model did not give its answer before (p at most {UNKNOWN_AT:.0%}), gives it afterwards on held-out
 paraphrases (at least {KNOWN_AT:.0%}), loses it when the planted neurons are silent *at the answer position alone* (at
@@ -27,10 +32,10 @@ at most {HARM_AT:.0%} lower). All of this is measured on the weights as they are
 the plants of each axis is for development (`--split development`); figures below are of the test split.
 
 What the labels mean: the planted neurons *together* carry the answer. Base neurons that help every answer of the
-relation count as wrong, and so does a neuron's small share where shares are unequal count as right: an average
-precision below 1 is not always an error of the method. Planted neurons were hardly used before and are now loud on one
+relation count as wrong, and a planted neuron counts as right however small its share: an average precision below 1 is
+not always an error of the method. Planted neurons were hardly used before and are now loud on one
 fact, which makes them easier to find than neurons that training has shaped. `joint_integrated_gradients` was written
-with the development plants in view, of which `backup` is the axis that methods which look at one layer at a time
+with the development plants in view, of which `backup` is the axis that integrated gradients layer by layer
 cannot solve; the other methods have their published settings.
 
 ```python
@@ -74,6 +79,8 @@ def page(result: PlantedResult, folder: str | Path = SHIPPED, figure: str = "pla
         "paraphrases, the share of it left with the planted neurons silent, the largest share that one neuron's "
         "silence costs, and accuracy on other facts before and with the plant (in %).\n",
         markdown(verification(result.models, folder)),
+        "",
+        *[f"- {remark}" for remark in remarks(result, folder)],
         "\n## Which methods find them?\n",
         f"Average precision on {n} planted facts of the {settings['split']} split ({', '.join(result.models)}; at most "
         f"{settings['max_prompts']} attribution prompts each): mean over facts within relations, then over relations, "
@@ -90,7 +97,7 @@ def page(result: PlantedResult, folder: str | Path = SHIPPED, figure: str = "pla
     if len(result.methods) > 1:
         tests = result.pairwise()
         best = tests["reference"].iloc[0]
-        shown = tests.drop(columns="reference").map("{:.3f}".format)
+        shown = tests.drop(columns="reference").map("{:.4f}".format)
         parts += [
             f"\n### `{best}` minus the others\n",
             "Average precision on the same planted facts, 95 % bootstrap interval, p of the sign-flip test over "
@@ -98,6 +105,27 @@ def page(result: PlantedResult, folder: str | Path = SHIPPED, figure: str = "pla
             markdown(shown),
         ]
     return "\n".join(parts) + "\n"
+
+
+def remarks(result: PlantedResult, folder: str | Path = SHIPPED) -> list[str]:
+    """What the figures do not show well: thin cells, axes that are hard to plant, and a benchmark that is solved."""
+    facts = result.rows.drop_duplicates(["model", "plant", "fact"])
+    counts = facts.groupby(["model", "axis"]).size()
+    cells = [(m, a, int(counts.get((m, a), 0))) for m in result.models for a in result.axes]
+    thin = ", ".join(f"{m} {a} ({n})" for m, a, n in cells if n < 3)
+    checks = pd.concat([load_suite(model, folder).checks().assign(model=model) for model in result.models])
+    shares = checks.groupby(["model", "axis"]).passed.mean().sort_values().head(3)
+    hardest = ", ".join(f"{m} {a} ({share:.0%} passed)" for (m, a), share in shares.items())
+    table = result.table()
+    best, lowest = table.iloc[0], table.iloc[0].drop(OVERALL)
+    found = [
+        f"Hardest to plant: {hardest}. A plant of several facts is dropped if one of them fails.",
+        f"Fewer than three planted facts of this split: {thin or 'nowhere'}.",
+        f"The best method, `{table.index[0]}`, reaches {best[OVERALL]:.2f} over all axes and {lowest.min():.2f} on its "
+        f"worst, `{lowest.idxmin()}`."
+        + (" For it this benchmark is nearly solved." if lowest.min() > NEARLY_SOLVED else ""),
+    ]
+    return found
 
 
 def verification(models: Sequence[str], folder: str | Path = SHIPPED) -> pd.DataFrame:
