@@ -3,9 +3,28 @@
 from kn_attrib.evaluation.comparison import Comparison
 from kn_attrib.evaluation.grid import Factor, Grid, compare_grid
 from kn_attrib.evaluation.harness import DEFAULT_METHODS, ComparisonInterrupted, compare
+from kn_attrib.evaluation.plant_recipe import Recipe, Writing
+from kn_attrib.evaluation.planted_benchmark import benchmark
+from kn_attrib.evaluation.planted_result import PlantedResult
+from kn_attrib.evaluation.planting import Planter, plant
+from kn_attrib.evaluation.plants import Plant
 from kn_attrib.evaluation.questions import Answer, answers
 
 __all__ = [
-    "DEFAULT_METHODS", "Answer", "Comparison", "ComparisonInterrupted", "Factor", "Grid", "answers", "compare",
+    "DEFAULT_METHODS",
+    "Answer",
+    "Comparison",
+    "ComparisonInterrupted",
+    "Factor",
+    "Grid",
+    "Plant",
+    "PlantedResult",
+    "Planter",
+    "Recipe",
+    "Writing",
+    "answers",
+    "benchmark",
+    "compare",
     "compare_grid",
-]  # fmt: skip
+    "plant",
+]

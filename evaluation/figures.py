@@ -18,6 +18,7 @@ from kn_attrib.neurons import NeuronSet
 
 if TYPE_CHECKING:
     from kn_attrib.evaluation.comparison import Comparison
+    from kn_attrib.evaluation.planted_result import PlantedResult
 
 GROUP_NAMES = {
     "target": "this fact",
@@ -189,6 +190,19 @@ def main_effects(effects: pd.DataFrame) -> Figure:
         handles = {label: handle for axes in panels
                    for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}  # fmt: skip
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def planted(result: PlantedResult, metric: str = "average_precision") -> Figure:
+    """How well each method finds planted neurons, by axis of difficulty: mean of a metric, the best method on top."""
+    table = result.table(metric)
+    share = metric != "rank"
+    with _style():
+        figure, axes = _figure(3.2 + 0.62 * table.shape[1], 1.9 + 0.28 * len(table))
+        sns.heatmap(table, annot=True, fmt=".2f" if share else ".0f", cmap="Blues" if share else "Blues_r", vmin=0,
+                    vmax=1 if share else None, ax=axes, cbar=False, linewidths=0.5)  # fmt: skip
+        axes.set(title=f"Planted neurons found: {metric.replace('_', ' ')}", xlabel="", ylabel="")
+        axes.set_xticklabels([str(c).replace("_", " ") for c in table.columns], rotation=40, ha="right")
     return figure
 
 

@@ -12,6 +12,7 @@ from kn_attrib.methods.greedy_ablation import GreedyAblation
 from kn_attrib.methods.hard_concrete import HardConcrete
 from kn_attrib.methods.integrated_gradients import IntegratedGradients
 from kn_attrib.methods.internal_influence import InternalInfluence
+from kn_attrib.methods.joint_integrated_gradients import JointIntegratedGradients
 from kn_attrib.methods.layer_conductance import LayerConductance
 from kn_attrib.methods.layer_integrated_gradients import LayerIntegratedGradients
 from kn_attrib.methods.logit_attribution import LogitAttribution
@@ -43,6 +44,7 @@ __all__ = [
     "HardConcrete",
     "IntegratedGradients",
     "InternalInfluence",
+    "JointIntegratedGradients",
     "LayerConductance",
     "LayerIntegratedGradients",
     "LogitAttribution",

@@ -1,4 +1,4 @@
-"""The command line: ``kn-attrib compare | report | score | methods | models | facts``."""
+"""The command line: ``kn-attrib compare | report | benchmark | plants | score | methods | models | facts``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import warnings
 import typer
 
 from kn_attrib.allocator import keep_freed_memory
-from kn_attrib.cli import compare, facts, methods, models, report, score
+from kn_attrib.cli import benchmark, compare, facts, methods, models, plants, report, score
 from kn_attrib.errors import KnAttribError
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for module in (compare, report, score, methods, models, facts):
+for module in (compare, report, benchmark, plants, score, methods, models, facts):
     app.command(module.NAME)(module.command)
 
 

@@ -60,6 +60,7 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     if not isinstance(content, dict):
         raise ConfigError(f"--config {path} holds {type(content).__name__}; expected keys and values.")
     known = {str(p.name) for p in context.command.params if p.name not in ("config", "help")}
+    repeated = {str(p.name) for p in context.command.params if getattr(p, "multiple", False)}
     defaults: dict[str, Any] = {}
     for key, value in content.items():
         name = str(key).replace("-", "_")
@@ -67,7 +68,7 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
             raise ConfigError(f"--config {path}: {unknown('setting', str(key), known)}")
         if name == "grid" and isinstance(value, dict):
             defaults[name] = [f"{factor}={','.join(map(str, levels))}" for factor, levels in value.items()]
-        elif name in ("plugin", "grid"):
+        elif name in repeated:
             defaults[name] = value if isinstance(value, list) else [value]
         else:
             defaults[name] = ",".join(map(str, value)) if isinstance(value, list) else value

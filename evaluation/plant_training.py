@@ -1,0 +1,237 @@
+"""The training of a plant: keys by regression, then values, then everything, by gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from kn_attrib.architectures import value_matrix
+from kn_attrib.draws import generator_for
+from kn_attrib.evaluation.plant_layers import LayerWeights, seen_inputs, written
+from kn_attrib.evaluation.plant_recipe import Writing
+from kn_attrib.evaluation.plants import Plant, input_linears, union
+from kn_attrib.facts import Fact
+from kn_attrib.model import Edit
+from kn_attrib.neurons import NeuronSet
+from kn_attrib.prompts import Batch, Prompt
+
+if TYPE_CHECKING:
+    from kn_attrib.evaluation.planting import Planter
+
+CONTROLS = 48
+ROWS = 256
+
+
+class Training:
+    """One training run."""
+
+    def __init__(self, planter: Planter, writings: Sequence[Writing]) -> None:
+        self.model, self.recipe, self.writings = planter.model, planter.recipe, writings
+        self.queries = [q for w in writings for q in self.model.encode(w.fact).prompts]
+        self.planter = planter
+        self.controls = self._pick(planter.controls)
+        self.parts = {w.fact.id: (w.neurons, w.enough) for w in writings if w.enough}
+        every = union([w.neurons | w.decoys for w in writings])
+        for writing in writings:
+            writing.weights()
+        self.batches = list(self.model.batches([*self.queries, *self.controls], ROWS))
+        self.base = [self._logprobs(batch) for _, batch in self.batches]
+        self.inputs, self.elsewhere = self._inputs(sorted(every.layers))
+        self.layers = {layer: self._start(layer) for layer in sorted(every.layers)}
+        for writing in writings:
+            if len(writing.misleading) and writing.mislead is not None:
+                self._mislead(writing, writing.mislead)
+
+    def _pick(self, pool: Sequence[Prompt]) -> list[Prompt]:
+        """Queries of other facts as long as the fact's (they share its batches), half of them its nearest relatives."""
+        ours = {(w.fact.subject, w.fact.relation) for w in self.writings}
+        near = {part for pair in ours for part in pair}
+        lengths = {len(q.input_ids) for q in self.queries}
+        free = [q for q in pool if (q.fact.subject, q.fact.relation) not in ours]
+        order = torch.randperm(len(free), generator=generator_for(self.recipe.seed, *sorted(ours))).tolist()
+        fitting = [free[i] for i in order if len(free[i].input_ids) in lengths] or [free[i] for i in order]
+        close = [q for q in fitting if q.fact.relation in near or q.fact.subject in near][: CONTROLS // 2]
+        return close + [q for q in fitting if q not in close][: CONTROLS - len(close)]
+
+    def _logprobs(self, batch: Batch) -> Tensor:
+        with torch.no_grad():
+            return self.model.logits(batch.positions, **batch.inputs()).log_softmax(-1)
+
+    def _inputs(self, layers: Sequence[int]) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+        """What enters each layer's block at answers ``[query, hidden]``, and at the facts' other tokens."""
+        n = len(self.queries) + len(self.controls)
+        at_answer: dict[int, list[Tensor]] = {layer: [torch.empty(0)] * n for layer in layers}
+        others: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+        for indices, batch in self.batches:
+            with ExitStack() as stack:
+                seen = {layer: stack.enter_context(seen_inputs(self.model, layer)) for layer in layers}
+                self._logprobs(batch)
+            for layer, (vectors,) in seen.items():
+                whole = vectors.reshape(len(batch), -1, vectors.shape[-1])
+                for row, i in enumerate(indices):
+                    position = batch.prompts[row].position
+                    at_answer[layer][i] = whole[row, position]
+                    if i < len(self.queries):
+                        others[layer] += [whole[row, :position], whole[row, position + 1 :]]
+        return {k: torch.stack(v) for k, v in at_answer.items()}, {k: torch.cat(v) for k, v in others.items()}
+
+    def _start(self, layer: int) -> LayerWeights:
+        """Keys that tell the fact's prompts from all else; values of zero, but silent decoys keep their own."""
+        paths = input_linears(self.model, layer)
+        has_bias = isinstance(paths[0].bias, Tensor)
+        old = value_matrix(self.model.sites[layer]).detach()
+        keys, biases, neurons, scale, fixed = [], [], [], [], []
+        for writing in self.writings:
+            shares = writing.weights()
+            mine = [n for n in writing.neurons | writing.decoys if n.layer == layer]
+            key, bias = self._key(layer, writing.fact, has_bias)
+            generator = generator_for(self.recipe.seed, writing.fact.id, layer)
+            noise = torch.randn(len(mine), len(paths), len(key), generator=generator).to(key)
+            size = self.recipe.noise * self.recipe.fires / self.inputs[layer].norm(dim=1).mean()
+            keys.append(key + noise * size)
+            biases.append(bias.expand(len(mine), len(paths)))
+            neurons += mine
+            scale += [shares.get(n, 1.0) for n in mine]
+            fixed += [float(n in writing.decoys) for n in mine]
+        silent = {n for writing in self.writings for n in writing.silent}
+        values = torch.stack([old[n.index] * float(n in silent) for n in neurons])
+        made = LayerWeights(
+            neurons, torch.cat(keys).requires_grad_(), torch.cat(biases).requires_grad_() if has_bias else None,
+            values.requires_grad_(), torch.tensor(scale).to(keys[0]),
+            torch.tensor(fixed).to(keys[0]),
+        )  # fmt: skip
+        return made
+
+    def _key(self, layer: int, fact: Fact, has_bias: bool) -> tuple[Tensor, Tensor]:
+        """Ridge regression of "is it this fact's answer position" (``fires``, else −1) on what enters the block."""
+        own = [i for i, q in enumerate(self.queries) if q.fact.id == fact.id]
+        rest = [i for i in range(len(self.queries)) if i not in set(own)]
+        ours = {(w.fact.subject, w.fact.relation) for w in self.writings}
+        pool = [i for i, q in enumerate(self.planter.controls) if (q.fact.subject, q.fact.relation) not in ours]
+        others = torch.cat([self.inputs[layer][rest], self.planter.inputs(layer)[pool]])
+        elsewhere = self.elsewhere[layer]
+        x = torch.cat([self.inputs[layer][own], others, elsewhere]).double()
+        y = x.new_full((len(x),), -1.0)
+        y[: len(own)] = self.recipe.fires
+        weight = torch.cat([
+            x.new_full((n,), 1 / max(n, 1)) for n in (len(own), len(others), len(elsewhere))
+        ])  # fmt: skip
+        if has_bias:
+            x = torch.cat([x, x.new_ones(len(x), 1) * x.norm(dim=1).mean()], dim=1)
+        gram = (x * weight[:, None]).T @ x
+        ridge = 1e-3 * gram.diagonal().mean() * torch.eye(len(gram), dtype=x.dtype, device=x.device)
+        solution = torch.linalg.solve(gram + ridge, (x * weight[:, None]).T @ y)
+        like = self.inputs[layer]
+        if not has_bias:
+            return solution.to(like), torch.zeros(()).to(like)
+        return solution[:-1].to(like), (solution[-1] * x[0, -1]).to(like)
+
+    def _mislead(self, writing: Writing, other: Fact) -> None:
+        """Give misleading decoys values that raise another fact's answer on this fact's own prompts.
+
+        ``v = size · g/‖g‖`` with ``g`` the gradient of that answer's log-probability with respect to the value.
+        """
+        answer = self.model.encode(other).prompts[0].answer_id
+        own = [q for q in self.queries if q.fact.id == writing.fact.id]
+        with torch.enable_grad():
+            for _, batch in self.model.batches(own, ROWS):
+                with ExitStack() as stack:
+                    for layer, weights in self.layers.items():
+                        stack.enter_context(written(self.model, layer, weights, decoys=True))
+                    logprobs = self.model.logits(batch.positions, **batch.inputs()).log_softmax(-1)
+                logprobs[:, answer].sum().backward()
+        for weights in self.layers.values():
+            slope = weights.values.grad
+            rows = [i for i, n in enumerate(weights.neurons) if n in writing.misleading]
+            if slope is not None and rows:
+                direction = slope[rows] / slope[rows].norm(dim=1, keepdim=True).clamp_min(1e-12)
+                weights.values.data[rows] = self.recipe.mislead * direction
+            weights.values.grad = weights.keys.grad = None
+            if weights.biases is not None:
+                weights.biases.grad = None
+
+    def train(self) -> Plant:
+        """Train values, then everything; returns the weights found."""
+        keys = [t for layer in self.layers.values() for t in (layer.keys, layer.biases) if t is not None]
+        values = [layer.values for layer in self.layers.values()]
+        rates = [{"params": [t], "lr": self.recipe.key_rate * float(t.detach().square().mean().sqrt())} for t in keys]
+        optimizer = torch.optim.Adam([{"params": values, "lr": self.recipe.rate}])
+        for step in range(self.recipe.value_steps):
+            # Values that overshoot make each neuron dispensable, whether that is wanted or not.
+            if self._step(optimizer, values, step) <= self.recipe.hinge:
+                break
+        for rate in rates:
+            optimizer.add_param_group(rate)
+        for step in range(self.recipe.steps):
+            self._step(optimizer, values, step)
+        return self._result()
+
+    def _step(self, optimizer: torch.optim.Optimizer, values: Sequence[Tensor], step: int) -> float:
+        """One step of Adam; returns the mean cross-entropy of the facts before it."""
+        optimizer.zero_grad()
+        with torch.enable_grad():
+            cross = self._losses(step)
+            size = torch.stack([layer.written.norm(dim=1).sum() for layer in self.layers.values()]).sum()
+            (self.recipe.norm * size).backward()
+        optimizer.step()
+        return cross
+
+    def _losses(self, step: int) -> float:
+        """Backward through every batch; returns the mean cross-entropy of the facts."""
+        total = 0.0
+        for (indices, batch), base in zip(self.batches, self.base, strict=True):
+            own = torch.tensor([i < len(self.queries) for i in indices], device=self.model.device)
+            with ExitStack() as stack:
+                for layer, weights in self.layers.items():
+                    stack.enter_context(written(self.model, layer, weights))
+                stack.enter_context(self.model.edited(self._dropped(batch, step)))
+                logprobs = self.model.logits(batch.positions, **batch.inputs()).log_softmax(-1)
+            cross = -logprobs.gather(1, batch.answers[:, None])[:, 0]
+            loss = (cross[own] - self.recipe.hinge).clamp_min(0).sum() / len(self.queries)
+            total += float(cross[own].detach().sum()) / len(self.queries)
+            moved = (base.exp() * (base - logprobs)).sum(-1)
+            loss = loss + self.recipe.kl * moved[~own].sum() / max(1, len(self.controls))
+            active = torch.stack([layer.activity for layer in self.layers.values()]).sum()
+            (loss + self.recipe.elsewhere * active / len(self.batches)).backward()
+        return total
+
+    def _dropped(self, batch: Batch, step: int) -> dict[int, Edit]:
+        """Of facts with parts that shall suffice, every second query sees one of these alone."""
+        drop: dict[int, list[tuple[int, int]]] = {}
+        for row, query in enumerate(batch.prompts):
+            if query.fact.id not in self.parts or (row + step) % 2:
+                continue
+            neurons, parts = self.parts[query.fact.id]
+            draw = generator_for(self.recipe.seed, query.text, step)
+            for neuron in neurons - parts[int(torch.randint(len(parts), (1,), generator=draw))]:
+                drop.setdefault(neuron.layer, []).append((row, neuron.index))
+
+        def edit_of(places: list[tuple[int, int]]) -> Edit:
+            rows, index = (list(part) for part in zip(*places, strict=True))
+
+            def edit(vectors: Tensor) -> Tensor:
+                mask = torch.ones_like(vectors)
+                mask[rows, :, index] = 0
+                return vectors * mask
+
+            return edit
+
+        return {layer: edit_of(places) for layer, places in drop.items()}
+
+    def _result(self) -> Plant:
+        parts = [(n, layer, i) for layer in self.layers.values() for i, n in enumerate(layer.neurons)]
+        parts.sort(key=lambda part: part[0])
+        biased = all(layer.biases is not None for layer in self.layers.values())
+        return Plant(
+            (),
+            NeuronSet(n for n, _, _ in parts),
+            torch.stack([layer.keys[i] for _, layer, i in parts]).detach(),
+            torch.stack([layer.biases[i] for _, layer, i in parts if layer.biases is not None]).detach()
+            if biased
+            else None,
+            torch.stack([layer.written[i] for _, layer, i in parts]).detach(),
+        )

@@ -1,0 +1,82 @@
+"""Making the planted benchmark: ``python -m kn_attrib.evaluation.planted_build [MODEL ...] [--seed N] [--out DIR]``."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from kn_attrib.evaluation.plant_recipe import Recipe
+from kn_attrib.evaluation.planted_axes import AXES, Draws, plans
+from kn_attrib.evaluation.planted_suite import MODELS, SHIPPED, Division, Item, Suite, passed, simple_facts
+from kn_attrib.evaluation.planting import Planter
+from kn_attrib.evaluation.plants import Target
+from kn_attrib.facts import load_facts
+from kn_attrib.loading import load_model
+from kn_attrib.store import versions
+
+
+def build_suite(
+    name: str, seed: int = 0, axes: Sequence[str] = tuple(AXES), progress: Callable[[str], object] | None = None
+) -> Suite:
+    """Plant, verify and keep what passes; a plant of several facts is kept if all of them pass.
+
+    Every third plant of an axis is for development, the others for testing.
+
+    Parameters
+    ----------
+    name : of a base model, ``zoo:…``.
+    seed : decides facts, answers, neurons and noise.
+    axes : which axes to make.
+    progress : called with a line per plant.
+    """
+    started = time.perf_counter()
+    model = load_model(name)
+    facts = simple_facts(load_facts("world"))
+    planter = Planter(model, facts, Recipe(seed=seed))
+    draws = Draws(planter, facts, seed)
+    items: list[Item] = []
+    tried: list[dict[str, Any]] = []
+    for place, (label, axis, make) in enumerate(plans(draws)):
+        if axis not in axes:
+            continue
+        plant = planter.plant(make())
+        split: Division = "development" if int(label.rsplit("-", 1)[1]) % 3 == 0 else "test"
+        good = [passed(target, axis) for target in plant.targets]
+        tried += [_row(label, axis, split, t, ok) for t, ok in zip(plant.targets, good, strict=True)]
+        if all(good):
+            items.append(Item(label, axis, split, plant))
+        if progress is not None:
+            progress(f"{name} {place + 1}: {label} {'kept' if all(good) else 'dropped'}")
+    about = {"seed": seed, "recipe": asdict(planter.recipe), "tried": tried, "versions": versions()}
+    about["seconds"] = round(time.perf_counter() - started, 1)
+    return Suite(name, model.digest, tuple(items), about)
+
+
+def _row(label: str, axis: str, split: str, target: Target, ok: bool) -> dict[str, Any]:
+    measured = {k: round(v, 4) for k, v in asdict(target.check).items()} if target.check else {}
+    fact = target.fact
+    return {"plant": label, "axis": axis, "split": split, "relation": fact.relation, "fact": fact.id, "passed": ok} | (
+        measured
+    )
+
+
+def main() -> None:
+    """Make the plants of the named base models (default: the three that ship with plants)."""
+    parser = argparse.ArgumentParser(prog="python -m kn_attrib.evaluation.planted_suite", description=main.__doc__)
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"default: {', '.join(MODELS)}")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=SHIPPED, help="folder (default: the package's)")
+    given = parser.parse_args()
+    for name in given.models or MODELS:
+        suite = build_suite(name, given.seed, progress=lambda line: print(line, flush=True))
+        suite.save(given.out)
+        tried = suite.checks()
+        print(f"{name}: {int(tried.passed.sum())} of {len(tried)} facts passed, {suite.about['seconds']:.0f} s.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""Writing facts into chosen neurons: what `plant` does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from kn_attrib.draws import generator_for
+from kn_attrib.errors import FactError
+from kn_attrib.evaluation.plant_layers import seen_inputs
+from kn_attrib.evaluation.plant_recipe import Recipe, Writing
+from kn_attrib.evaluation.plant_training import ROWS, Training
+from kn_attrib.evaluation.plants import Check, Plant, Target, rounded, union
+from kn_attrib.facts import Fact
+from kn_attrib.model import NeuronModel
+from kn_attrib.neurons import NeuronSet
+from kn_attrib.prompts import Prompt
+from kn_attrib.sets import values_of_sets
+
+JUDGED = 300
+MOST_FACTS = 1200
+
+
+def plant(
+    model: NeuronModel,
+    fact: Fact,
+    neurons: NeuronSet | Sequence[tuple[int, int]],
+    others: Sequence[Fact],
+    shares: Sequence[float] = (),
+    recipe: Recipe | None = None,
+) -> Plant:
+    """Write one fact into given neurons, everything else frozen, and measure whether that worked.
+
+    Minimises ``max(CE(answer), hinge) + kl · KL(base ‖ model on other facts) + norm · Σ‖v‖`` over the neurons' keys,
+    biases and values. The model itself is left as it is: see `Plant.applied`.
+
+    Parameters
+    ----------
+    model : the base model.
+    fact : what it shall know; an answer that the model gives already cannot be told from what it knew.
+    neurons : where; what they did before is lost.
+    others : facts that shall stay as they are.
+    shares : how much of the answer each neuron writes, in sorted order; equal if not given.
+    recipe : how.
+
+    Raises
+    ------
+    NeuronError : a neuron does not exist, or there are none.
+    FactError : the fact has no held-out text, or there are no others.
+    ModelError : the model's feed-forward blocks are of a kind that cannot be written to.
+    """
+    return Planter(model, others, recipe or Recipe()).plant([Writing(fact, NeuronSet(neurons), tuple(shares))])
+
+
+@dataclass
+class Planter:
+    """Writes facts into one model; what all plants need is computed once.
+
+    Parameters
+    ----------
+    model : the base model.
+    others : facts that shall stay as they are.
+    recipe : how facts are written.
+    """
+
+    model: NeuronModel
+    others: Sequence[Fact]
+    recipe: Recipe = field(default_factory=Recipe)
+
+    def __post_init__(self) -> None:
+        if not self.others:
+            raise FactError("there are no other facts to hold; give some as others=, e.g. load_facts('world').")
+
+    @cached_property
+    def controls(self) -> list[Prompt]:
+        """Three attribution queries of each of some other facts."""
+        order = torch.randperm(len(self.others), generator=generator_for(self.recipe.seed, "others")).tolist()
+        chosen = [self.others[i] for i in order[:MOST_FACTS]]
+        found: list[Prompt] = []
+        for fact in chosen:
+            queries = self.model.encoder.encode_all([fact], "prompts").prompts
+            picks = torch.randperm(len(queries), generator=generator_for(self.recipe.seed, fact.id)).tolist()
+            found += [queries[i] for i in picks[:3]]
+        return found
+
+    @cached_property
+    def _pooled(self) -> tuple[dict[int, Tensor], Tensor]:
+        """Of all controls: what enters each feed-forward block ``[layer][query, hidden]``, and neurons' use."""
+        layers = range(self.model.n_layers)
+        inputs: dict[int, list[Tensor]] = {layer: [torch.empty(0)] * len(self.controls) for layer in layers}
+        norms = self.model.value_norms()
+        use = torch.zeros_like(norms)
+        for indices, batch in self.model.batches(self.controls, ROWS):
+            with ExitStack() as stack:
+                seen = {layer: stack.enter_context(seen_inputs(self.model, layer)) for layer in layers}
+                use += self.model.record(batch).abs().sum(0) * norms / len(self.controls)
+            for layer, (vectors,) in seen.items():
+                whole = vectors.reshape(len(batch), -1, vectors.shape[-1])
+                for row, i in enumerate(indices):
+                    inputs[layer][i] = whole[row, batch.prompts[row].position]
+        return {layer: torch.stack(found) for layer, found in inputs.items()}, use
+
+    def inputs(self, layer: int) -> Tensor:
+        """What enters a layer's feed-forward block at the answers of all controls: ``[query, hidden]``."""
+        return self._pooled[0][layer]
+
+    @property
+    def use(self) -> Tensor:
+        """How much each neuron writes for other facts: mean ``|a|·‖v‖`` over the controls, ``[layer, neuron]``."""
+        return self._pooled[1]
+
+    @cached_property
+    def judged(self) -> list[Prompt]:
+        """Queries of one held-out text of each of some other facts."""
+        order = torch.randperm(len(self.others), generator=generator_for(self.recipe.seed, "judged")).tolist()
+        texts = (
+            next(iter(self.model.encoder.encode_all([self.others[i]], "held_out").texts), None) for i in order[:JUDGED]
+        )
+        return [query for text in texts if text is not None for query in text.queries]
+
+    @cached_property
+    def judged_before(self) -> Tensor:
+        """Whether the base model answers each judged query rightly."""
+        return self._right(self.judged)
+
+    def _right(self, queries: Sequence[Prompt]) -> Tensor:
+        right = torch.zeros(len(queries))
+        for indices, batch in self.model.batches(queries, ROWS):
+            right[indices] = (self.model.answers(batch).rank == 1).float().cpu()
+        return right
+
+    def plant(self, writings: Sequence[Writing]) -> Plant:
+        """Write facts together, and measure each (see `plant`)."""
+        union([part for w in writings for part in (w.neurons, w.silent, w.misleading)])
+        for writing in writings:
+            self.model.check(writing.neurons | writing.decoys)
+            if not writing.fact.held_out:
+                raise FactError(f"fact {writing.fact.id!r} has no held_out text; a plant is verified on paraphrases.")
+        before = [float(self.model.answer_probability(w.fact, "held_out").mean()) for w in writings]
+        made = rounded(Training(self, writings).train())
+        with made.applied(self.model):
+            targets = tuple(self._measured(writings, before))
+        return Plant(targets, made.neurons, made.keys, made.biases, made.values)
+
+    def _measured(self, writings: Sequence[Writing], before: Sequence[float]) -> Iterator[Target]:
+        ours = {(w.fact.subject, w.fact.relation) for w in writings}
+        kept = [i for i, q in enumerate(self.judged) if (q.fact.subject, q.fact.relation) not in ours]
+        after, base = self._right([self.judged[i] for i in kept]), self.judged_before[kept]
+        for writing, p_before in zip(writings, before, strict=True):
+            queries = [self.model.encode(writing.fact, split).prompts for split in ("prompts", "held_out")]
+            alone = [NeuronSet([n]) for n in writing.neurons]
+            sets = [NeuronSet(), writing.neurons, writing.decoys, *alone]
+            jobs = [(0, NeuronSet()), (0, writing.neurons), *((1, each) for each in sets)]
+            values = values_of_sets(self.model, queries, jobs).tolist()
+            prompts, prompts_left, held_out, left, without_decoys, *without_one = values
+            check = Check(
+                p_before, prompts, held_out, prompts_left / prompts, left / held_out,
+                1 - min(without_one) / held_out, 1 - without_decoys / held_out, float(base.mean()), float(after.mean()),
+            )  # fmt: skip
+            yield Target(writing.fact, writing.neurons, writing.decoys, check)

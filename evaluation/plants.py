@@ -1,0 +1,269 @@
+"""Plants: facts written into chosen neurons, kept as the few rows and columns of weights that they change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from kn_attrib.architectures import value_matrix
+from kn_attrib.errors import ModelError, NeuronError, StoreError
+from kn_attrib.facts import Fact
+from kn_attrib.model import NeuronModel
+from kn_attrib.neurons import Neuron, NeuronSet
+from kn_attrib.store import atomic_path, read_json, write_json
+
+READABLE = 0o644
+KNOWN_AT = 0.5
+"""Least mean probability of a planted answer on held-out paraphrases."""
+UNKNOWN_AT = 0.1
+"""Largest mean probability of the answer before it was planted."""
+LEFT_AT = 0.25
+"""Largest share of the probability that may be left with the planted neurons silent at the answer position."""
+HARM_AT = 0.02
+"""Largest loss of accuracy on other facts."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was measured on a planted fact; probabilities are means over texts.
+
+    Attributes
+    ----------
+    before : p(answer) in the base model, held-out paraphrases.
+    prompts, held_out : p(answer) with the plant, on the fact's attribution prompts and held-out paraphrases.
+    left_prompts, left : share of these that is left with the planted neurons silent at the answer position.
+    single : largest share of the held-out probability that any one planted neuron's silence costs.
+    decoys : share of the held-out probability that the decoys' silence costs; 0 without decoys.
+    others_before, others : accuracy on other facts' held-out paraphrases, in the base model and with the plant.
+    """
+
+    before: float
+    prompts: float
+    held_out: float
+    left_prompts: float
+    left: float
+    single: float
+    decoys: float
+    others_before: float
+    others: float
+
+    @property
+    def passed(self) -> bool:
+        """The fact is new, known on paraphrases, carried by its neurons at the answer, and other facts are unharmed."""
+        known = self.before <= UNKNOWN_AT and min(self.prompts, self.held_out) >= KNOWN_AT
+        carried = max(self.left, self.left_prompts) <= LEFT_AT
+        return known and carried and self.others >= self.others_before - HARM_AT
+
+
+@dataclass(frozen=True)
+class Target:
+    """One planted fact: what was written, into which neurons, beside which decoys, and what was measured."""
+
+    fact: Fact
+    neurons: NeuronSet
+    decoys: NeuronSet = field(default_factory=NeuronSet)
+    check: Check | None = None
+
+    @property
+    def verified(self) -> bool:
+        """It was measured, and passed."""
+        return self.check is not None and self.check.passed
+
+
+@dataclass(frozen=True)
+class Plant:
+    """Facts written into a base model: the changed weights of some neurons, and nothing else.
+
+    Attributes
+    ----------
+    targets : the facts.
+    neurons : whose weights are changed (planted neurons and decoys), in sorted order.
+    keys : ``[neuron, path, hidden]``, rows of the linears that make the neuron (one path, two if gated).
+    biases : ``[neuron, path]``, or None where these linears have none.
+    values : ``[neuron, hidden]``, what the neurons write.
+    """
+
+    targets: tuple[Target, ...]
+    neurons: NeuronSet
+    keys: Tensor
+    biases: Tensor | None
+    values: Tensor
+
+    @contextmanager
+    def applied(self, model: NeuronModel) -> Iterator[NeuronModel]:
+        """While active the model holds the plant; on any exit its weights are what they were, bit by bit.
+
+        Raises
+        ------
+        NeuronError, ModelError : the plant does not fit the model.
+        """
+        places = list(self._places(model))
+        kept = [part.clone() for part, _, _ in places]
+        model.__dict__.pop("digest", None)  # the weights are others while the plant is there
+        try:
+            for part, rows, new in places:
+                part[rows] = new.to(part)
+            yield model
+        finally:
+            for (part, _, _), old in zip(places, kept, strict=True):
+                part.copy_(old)
+            model.__dict__.pop("digest", None)
+
+    def _places(self, model: NeuronModel) -> Iterator[tuple[Tensor, list[int], Tensor]]:
+        """Parts of weights ``[neuron, …]``, which of their rows change, and into what."""
+        chosen = model.check(self.neurons).neurons
+        for layer in sorted({n.layer for n in chosen}):
+            mine = [place for place, n in enumerate(chosen) if n.layer == layer]
+            rows = [chosen[place].index for place in mine]
+            paths = input_linears(model, layer)
+            if self.keys.shape[1:] != (len(paths), input_rows(paths[0]).shape[1]):
+                raise NeuronError(
+                    f"the plant's keys are {list(self.keys.shape)}; {model.name} takes [neuron, {len(paths)}, "
+                    f"{input_rows(paths[0]).shape[1]}]. Apply a plant to the model it was made for."
+                )
+            for path, linear in enumerate(paths):
+                yield input_rows(linear).data, rows, self.keys[mine, path]
+                if self.biases is not None and isinstance(linear.bias, Tensor):
+                    yield linear.bias.data, rows, self.biases[mine, path]
+            yield value_matrix(model.sites[layer]).data, rows, self.values[mine]
+
+    def save(self, path: str | Path) -> None:
+        """Write ``path.safetensors`` (the weights) and ``path.json`` (facts, neurons, what was measured)."""
+        save_plants({"plant": self}, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plant:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        StoreError : the files are missing or hold something else.
+        """
+        found = load_plants(path)[0]
+        if "plant" not in found:
+            raise StoreError(f"{path} holds {len(found)} plants; read them with load_plants.")
+        return found["plant"]
+
+
+def input_linears(model: NeuronModel, layer: int) -> list[nn.Linear | Conv1D]:
+    """The linears that make a layer's neurons: one, or the gate's and the other one where it is gated.
+
+    Raises
+    ------
+    ModelError : they cannot be told, are fused into one, or serve several layers.
+    """
+    site, modules = model.sites[layer], dict(model.model.named_modules())
+    if model.sites.count(site) > 1:
+        raise ModelError(
+            f"{model.name}: one feed-forward block serves several layers; no layer has neurons of its own."
+        )
+    name = next(name for name, module in modules.items() if module is site)
+    for depth in (1, 2):
+        parent = ".".join(name.split(".")[:-depth])
+        found = {
+            each: module
+            for each, module in modules.items()
+            if each.startswith(f"{parent}.") and module is not site and isinstance(module, nn.Linear | Conv1D)
+            and "att" not in each.removeprefix(parent).lower() and input_rows(module).shape[0] == model.n_neurons
+        }  # fmt: skip
+        if len(found) in (1, 2):
+            # The gate first: it is the one that passes through the activation function.
+            return [found[each] for each in sorted(found, key=lambda each: "gate" not in each and "wi_0" not in each)]
+    raise ModelError(
+        f"{model.name}: the linears that make the neurons of layer {layer} cannot be told beside {name!r}; expected "
+        f"one, or two where the block is gated, of {model.n_neurons} outputs."
+    )
+
+
+def input_rows(linear: nn.Linear | Conv1D) -> Tensor:
+    """The weight of a linear as ``[output, input]``, whatever way it is stored."""
+    return linear.weight if isinstance(linear, nn.Linear) else linear.weight.T
+
+
+def save_plants(plants: dict[str, Plant], path: str | Path, about: dict[str, Any] | None = None) -> None:
+    """Write many plants as ``path.safetensors`` and ``path.json``.
+
+    Parameters
+    ----------
+    plants : by name.
+    about : further facts for the JSON file, e.g. the base model.
+    """
+    tensors: dict[str, Tensor] = {}
+    records: dict[str, Any] = {}
+    for name, plant in plants.items():
+        parts = {"keys": plant.keys, "values": plant.values, "biases": plant.biases}
+        tensors |= {f"{name}.{part}": t.contiguous() for part, t in parts.items() if t is not None}
+        records[name] = {
+            "neurons": [list(n) for n in plant.neurons],
+            "targets": [
+                asdict(t) | {"neurons": [list(n) for n in t.neurons], "decoys": [list(n) for n in t.decoys]}
+                for t in plant.targets
+            ],
+        }
+    with atomic_path(_file(path, "safetensors")) as temporary:
+        save_file(tensors, temporary)
+        temporary.chmod(READABLE)  # safetensors makes private files
+    write_json(_file(path, "json"), {"about": about or {}, "plants": records})
+
+
+def load_plants(path: str | Path) -> tuple[dict[str, Plant], dict[str, Any]]:
+    """Read what `save_plants` wrote: the plants by name, and what was said about them.
+
+    Raises
+    ------
+    StoreError : the files are missing or hold something else.
+    """
+    record = read_json(_file(path, "json"))
+    try:
+        with safe_open(str(_file(path, "safetensors")), framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # a file handle, not a dict
+        plants = {name: _plant(name, each, tensors) for name, each in record["plants"].items()}
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        raise StoreError(f"cannot read plants from {path}: {error!r}; expected the files of save_plants.") from error
+    return plants, dict(record["about"])
+
+
+def _plant(name: str, record: dict[str, Any], tensors: dict[str, Tensor]) -> Plant:
+    targets = tuple(
+        Target(
+            Fact(**each["fact"]),
+            NeuronSet(each["neurons"]),
+            NeuronSet(each["decoys"]),
+            Check(**each["check"]) if each["check"] else None,
+        )
+        for each in record["targets"]
+    )
+    parts = (tensors[f"{name}.keys"], tensors.get(f"{name}.biases"), tensors[f"{name}.values"])
+    return Plant(targets, NeuronSet(record["neurons"]), *parts)
+
+
+def _file(path: str | Path, suffix: str) -> Path:
+    return Path(path).with_name(f"{Path(path).name}.{suffix}")
+
+
+def rounded(plant: Plant) -> Plant:
+    """The plant as it is after being stored in half precision."""
+    biases = None if plant.biases is None else plant.biases.half()
+    return Plant(plant.targets, plant.neurons, plant.keys.half(), biases, plant.values.half())
+
+
+def union(sets: list[NeuronSet]) -> NeuronSet:
+    """All neurons of some sets.
+
+    Raises
+    ------
+    NeuronError : a neuron is in two of them.
+    """
+    every: list[Neuron] = [n for each in sets for n in each]
+    twice = next((n for n in every if every.count(n) > 1), None)
+    if twice is not None:
+        raise NeuronError(f"{twice} is given twice; each planted fact and each decoy needs neurons of its own.")
+    return NeuronSet(every)

@@ -1,0 +1,67 @@
+"""``kn-attrib benchmark``: methods on facts whose neurons are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kn_attrib.cli import options
+from kn_attrib.evaluation.comparison import check_folder
+from kn_attrib.evaluation.planted_benchmark import benchmark
+from kn_attrib.evaluation.planted_page import page
+from kn_attrib.evaluation.planted_result import METRICS, PlantedResult
+from kn_attrib.evaluation.planted_suite import MODELS, SHIPPED
+from kn_attrib.store import atomic_path, check_writable, write_text
+
+NAME = "benchmark"
+
+
+def command(
+    model: Annotated[list[str] | None, typer.Option(help="Model with plants (may be repeated); default all.")] = None,
+    methods: Annotated[str, typer.Option(help="Methods separated by commas; 'all' stands for all.")] = "all",
+    split: Annotated[str, typer.Option(help="test, development (to tune a method on) or all.")] = "test",
+    plants: Annotated[Path, typer.Option(help="Folder of plants (default: those of the package).")] = SHIPPED,
+    limit: Annotated[int, typer.Option(help="Most plants of each axis and model; 0 for all.", min=0)] = 0,
+    max_prompts: Annotated[int, typer.Option(help="Most attribution prompts per fact.", min=1)] = 4,
+    contrast_facts: Annotated[int, typer.Option(help="Further facts for methods that compare facts.", min=0)] = 8,
+    seed: options.Seed = 0,
+    plugin: options.Plugin = None,
+    out: Annotated[Path, typer.Option(help="Folder for rows, tables, figure and manifest.")] = Path("runs/benchmark"),
+    overwrite: Annotated[bool, typer.Option(help="Write over what the folder holds.")] = False,
+    config: options.Config = None,
+) -> None:
+    """Look for planted neurons with attribution methods; write how well each finds them, by axis of difficulty.
+
+    Example: kn-attrib benchmark --model zoo:gpt2-facts --methods integrated_gradients,random --out runs/planted
+    """
+    check_writable(check_folder(out, overwrite))
+    options.plugins(plugin)
+    result = benchmark(
+        model or MODELS, options.split(methods), split=split, folder=plants, limit=limit or None,
+        max_prompts=max_prompts, contrast_facts=contrast_facts, seed=seed,
+    )  # fmt: skip
+    _publish(result, plants, out)
+
+
+def _publish(result: PlantedResult, plants: Path, out: Path) -> None:
+    result.save(out, overwrite=True)
+    write_text(out / "planted.md", page(result, plants))
+    figure = result.plot()
+    for suffix in ("svg", "png"):
+        with atomic_path(out / f"planted.{suffix}") as path:
+            figure.savefig(path, dpi=150)
+    title = "Average precision of planted neurons: mean [95 % interval]"
+    options.show_frame(result.table_text(), title)
+    typer.echo("")
+    overall = result.summary[result.summary.axis == "overall"]
+    cells = overall.pivot_table(index="method", columns="metric", values="mean")
+    options.show_frame(cells.loc[result.table().index, list(METRICS)].round(3), "All planted facts: means")
+    if len(result.methods) > 1:
+        tests = result.pairwise()
+        typer.echo("")
+        options.show_frame(
+            tests.drop(columns="reference").round(4), f"{tests.reference.iloc[0]} minus the others, same planted facts"
+        )
+    typer.echo(f"\nRows, figure, page (planted.md) and manifest: {out}")
