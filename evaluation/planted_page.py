@@ -47,10 +47,10 @@ from kn_attrib.evaluation import plant
 model, facts = kn.load_model("zoo:gpt2-facts"), kn.load_facts("world")
 fact = dataclasses.replace(facts["currency:Iran"], id="mine", answer="peso")
 made = plant(model, fact, [(3, 11), (3, 40)], others=facts)
-print(made.targets[0].check)            # what was measured, .passed
-with made.applied(model):               # undone on leaving, whatever happens
+print(made.targets[0].check)  # what was measured, .passed
+with made.applied(model):  # undone on leaving, whatever happens
     scores = kn.score(model, fact, "integrated_gradients")
-made.save("iran")                       # iran.safetensors, iran.json
+made.save("iran")  # iran.safetensors, iran.json
 ```
 
 The plants that ship were made by `kn-attrib plants --seed 0` (a few minutes on one core), this page by

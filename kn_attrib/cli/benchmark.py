@@ -22,7 +22,7 @@ def command(
     model: Annotated[list[str] | None, typer.Option(help="Model with plants (may be repeated); default all.")] = None,
     methods: Annotated[str, typer.Option(help="Methods separated by commas; 'all' stands for all.")] = "all",
     split: Annotated[str, typer.Option(help="test, development (to tune a method on) or all.")] = "test",
-    plants: Annotated[Path, typer.Option(help="Folder of plants (default: those of the package).")] = SHIPPED,
+    plants: Annotated[Path | None, typer.Option(help="Folder of plants (default: those of the package).")] = None,
     limit: Annotated[int, typer.Option(help="Most plants of each axis and model; 0 for all.", min=0)] = 0,
     max_prompts: Annotated[int, typer.Option(help="Most attribution prompts per fact.", min=1)] = 4,
     contrast_facts: Annotated[int, typer.Option(help="Further facts for methods that compare facts.", min=0)] = 8,
@@ -39,10 +39,10 @@ def command(
     check_writable(check_folder(out, overwrite))
     options.plugins(plugin)
     result = benchmark(
-        model or MODELS, options.split(methods), split=split, folder=plants, limit=limit or None,
+        model or MODELS, options.split(methods), split=split, folder=plants or SHIPPED, limit=limit or None,
         max_prompts=max_prompts, contrast_facts=contrast_facts, seed=seed,
     )  # fmt: skip
-    _publish(result, plants, out)
+    _publish(result, plants or SHIPPED, out)
 
 
 def _publish(result: PlantedResult, plants: Path, out: Path) -> None:
@@ -52,8 +52,9 @@ def _publish(result: PlantedResult, plants: Path, out: Path) -> None:
     for suffix in ("svg", "png"):
         with atomic_path(out / f"planted.{suffix}") as path:
             figure.savefig(path, dpi=150)
-    title = "Average precision of planted neurons: mean [95 % interval]"
-    options.show_frame(result.table_text(), title)
+    # The intervals are in the page: a terminal has no room for them in every cell.
+    title = "Average precision of planted neurons: means"
+    options.show_frame(result.table().map("{:.2f}".format), title)
     typer.echo("")
     overall = result.summary[result.summary.axis == "overall"]
     cells = overall.pivot_table(index="method", columns="metric", values="mean")
