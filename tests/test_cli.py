@@ -196,7 +196,7 @@ def test_score_takes_a_limit_a_preset_and_a_dtype(common: list[object], tmp_path
 def test_compare_writes_a_whole_run(small: list[object], tmp_path: Path) -> None:
     out = tmp_path / "run"
     text = output("compare", *small, "--out", out)
-    expected = {"rows.parquet", "facts.parquet", "neurons.parquet", "manifest.json", "report.html"}
+    expected = {"rows.parquet", "facts.parquet", "neurons.parquet", "agreement.parquet", "manifest.json", "report.html"}
     assert {p.name for p in out.iterdir()} == expected | {"figures"}
     assert {p.name for p in (out / "figures").iterdir()} == {f"{n}.{ext}" for n in FIGURES for ext in ("svg", "png")}
     assert (out / "figures" / "suppress.svg").read_text().lstrip().startswith("<?xml")
