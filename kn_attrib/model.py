@@ -153,11 +153,10 @@ class NeuronModel:
         ------
         NeuronError : a neuron lies outside the model.
         """
+        layers, width = self.n_layers, self.n_neurons
         for neuron in neurons:
-            if neuron.layer >= self.n_layers or neuron.index >= self.n_neurons:
-                raise NeuronError(
-                    f"{neuron} does not exist; {self.name} has {self.n_layers} layers × {self.n_neurons} neurons."
-                )
+            if neuron.layer >= layers or neuron.index >= width:
+                raise NeuronError(f"{neuron} does not exist; {self.name} has {layers} layers × {width} neurons.")
         return neurons
 
     def all_neurons(self) -> NeuronSet:
