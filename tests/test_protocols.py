@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from kn_attrib import FactSet, NeuronModel, NeuronSet
+from kn_attrib import Batch, FactSet, NeuronModel, NeuronSet, suppress
+from kn_attrib.cli import app
 from kn_attrib.errors import ConfigError, FactError, MethodError, NeuronError
+from kn_attrib.evaluation.deletion import recalled, run_deletion
 from kn_attrib.evaluation.injection import answer_loss, inject, run_injection
 from kn_attrib.evaluation.perplexity import perplexity
+from kn_attrib.evaluation.protocol_tables import before_deletion, deletion_table
 from kn_attrib.evaluation.protocols import ProtocolResult, recall, share_of, top_of_layers, top_of_model
 from kn_attrib.loading import digest_of
 from kn_attrib.weights import add_values, values_of, write_values
@@ -28,6 +34,13 @@ def state(model: NeuronModel) -> dict[str, torch.Tensor]:
 
 def same(model: NeuronModel, before: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(tensor, before[name]) for name, tensor in model.model.state_dict().items())
+
+
+def invoke(*arguments: str) -> str:
+    """What a command prints; what it raises is raised."""
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
 
 
 # -- perplexity ------------------------------------------------------------------------------------------------------
@@ -185,7 +198,7 @@ def test_rows_of_an_injection(inj: ProtocolResult) -> None:
     assert at_5.chance.to_numpy() == pytest.approx(6 / 144)
 
 
-def test_a_protocol_is_kept_on_disk(inj: ProtocolResult, tmp_path: object) -> None:
+def test_a_protocol_is_kept_on_disk(inj: ProtocolResult, tmp_path: Path) -> None:
     folder = inj.save(f"{tmp_path}/run")
     again = ProtocolResult.load(folder)
     assert again.rows.equals(inj.rows)
@@ -209,3 +222,113 @@ def test_bad_input_of_an_injection(tiny: NeuronModel, facts: FactSet) -> None:
         run_injection(tiny, facts, ["random"], known_share=1.01)
     with pytest.raises(ConfigError, match="scores other units"):
         run_injection(tiny, facts, ["activation@heads"])
+
+
+# -- DEL -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def known(session_load_tiny: Load, module_facts: FactSet) -> FactSet:
+    """The facts with what the causal model answers anyway for answers, so that it knows them."""
+    model = session_load_tiny("causal")
+    found = []
+    for fact in module_facts:
+        prompts = model.encode(fact).prompts
+        for prompt in prompts:
+            top = int(model.answers(Batch((prompt,))).top)
+            token = str(model.tokenizer.convert_ids_to_tokens(top))
+            answer = token.removeprefix("Ġ")
+            if answer.isalpha() and token != answer != fact.subject:
+                found.append(replace(fact, answer=answer, prompts=(prompt.text,), held_out=fact.held_out[:1]))
+                break
+    return FactSet(tuple(found))
+
+
+@pytest.fixture(scope="module")
+def deleted(session_load_tiny: Load, known: FactSet) -> ProtocolResult:
+    model = session_load_tiny("causal")
+    before = state(model)
+    result = run_deletion(
+        model, known, ["random", "ablation"], ratios=(0.001, 0.05), text=SENTENCES, negatives=2, progress=False
+    )  # fmt: skip
+    assert same(model, before)
+    return result
+
+
+def test_deletion_drops_the_wanted_number_in_every_layer(deleted: ProtocolResult) -> None:
+    counts = deleted.neurons.groupby(["ratio", "method", "fact", "layer"]).size()
+    assert len(counts) == 2 * 2 * len(deleted.facts) * 3  # layer 0 is not left out
+    assert (counts.xs(0.001, level="ratio") == 1).all()
+    assert (counts.xs(0.05, level="ratio") == 2).all()  # 5 % of 48 is 2.4
+
+
+def test_layers_are_left_out_on_demand_only(session_load_tiny: Load, known: FactSet) -> None:
+    model = session_load_tiny("causal")
+    found = run_deletion(model, known, ["random"], ratios=(0.05,), first_layer=1, text=[], progress=False)
+    assert set(found.neurons.layer) == {1, 2}
+    assert found.manifest["settings"]["first_layer"] == 1
+    assert "text" not in set(found.rows.group)
+
+
+def test_deletion_measures_what_suppression_does(
+    session_load_tiny: Load, deleted: ProtocolResult, known: FactSet
+) -> None:
+    model = session_load_tiny("causal")
+    fact = known[0]
+    where = "fact == @fact.id and method == 'ablation' and ratio == 0.05"
+    value = deleted.rows.query(where).set_index(["group", "metric"]).value
+    texts = model.encode(fact).texts
+    own = deleted.neurons.query(where)
+    with suppress(model, NeuronSet(zip(own.layer.tolist(), own.neuron.tolist(), strict=True)), positions="all"):
+        after, text = recalled(model, texts), perplexity(model, SENTENCES)
+    assert value["self", "logprob_after"] == pytest.approx(after.logprob)
+    assert value["self", "accuracy_after"] == after.accuracy
+    assert value["self", "logprob_before"] == pytest.approx(float(model.answer_probability(fact).log().mean()))
+    assert value["text", "perplexity_after"] == pytest.approx(text)
+    assert value["text", "perplexity_ratio"] == pytest.approx(text / perplexity(model, SENTENCES))
+    assert value["self", "logprob_change"] == value["self", "logprob_after"] - value["self", "logprob_before"]
+    assert value["self", "logprob_change"] < 0
+
+
+def test_tables_of_a_deletion(deleted: ProtocolResult) -> None:
+    table = deletion_table(deleted, 0.05)
+    assert list(table.index) == ["random", "ablation"]
+    assert list(table.columns) == [
+        "self accuracy",
+        "self log p",
+        "held-out accuracy",
+        "other facts' accuracy",
+        "perplexity",
+    ]
+    assert before_deletion(deleted).startswith("before: self accuracy 100.0%")
+
+
+def test_bad_input_of_a_deletion(tiny: NeuronModel, facts: FactSet) -> None:
+    with pytest.raises(ConfigError, match=r"ratio is 0; expected a share"):
+        run_deletion(tiny, facts, ["random"], ratios=(0,))
+    with pytest.raises(MethodError, match="unknown method"):
+        run_deletion(tiny, facts, ["ablatoin"])
+    with pytest.raises(ConfigError, match="first_layer is 3; expected 0 to 2"):
+        run_deletion(tiny, facts, ["random"], first_layer=3)
+    with pytest.raises(FactError, match=r"no fact that it has memorised: {'unknown': 4}"):
+        run_deletion(tiny, facts, ["random"], known_share=1.01)
+
+
+# -- command line ----------------------------------------------------------------------------------------------------
+
+
+def test_both_protocols_run_from_the_command_line(saved_bert: Path, facts_file: Path, tmp_path: Path) -> None:
+    common = ["--model", str(saved_bert), "--facts", str(facts_file), "--methods", "random,activation"]
+    arguments = ["--information", "unknown", "--ratio", "0.3", "--rate", "0.1", "--steps", "60", "--max-prompts", "1"]
+    text = invoke("protocol", "inj", *common, *arguments, "--out", f"{tmp_path}/inj", "--markdown")
+    assert "of the neurons: " in text
+    assert ProtocolResult.load(tmp_path / "inj").manifest["protocol"] == "inj"
+    with pytest.raises(FactError, match="memorised"):
+        invoke("protocol", "del", *common, "--out", f"{tmp_path}/del")
+    with pytest.raises(ConfigError, match="--ratio is 'x'"):
+        invoke("protocol", "del", *common, "--ratio", "x", "--out", f"{tmp_path}/del")
+
+
+@pytest.mark.parametrize("name", ["inj", "del"])
+def test_help_of_each_protocol_shows_an_example(name: str) -> None:
+    assert f"Example: kn-attrib protocol {name}" in invoke("protocol", name, "--help")

@@ -1,4 +1,4 @@
-"""The command line: ``kn-attrib compare | score | methods | models | facts``."""
+"""The command line: ``kn-attrib compare | score | protocol | methods | models | facts``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import warnings
 
 import typer
 
-from kn_attrib.cli import compare, facts, methods, models, score
+from kn_attrib.cli import compare, facts, methods, models, protocol, score
 from kn_attrib.errors import KnAttribError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 for module in (compare, score, methods, models, facts):
     app.command(module.NAME)(module.command)
+app.add_typer(protocol.app, name=protocol.NAME)
 
 
 def main() -> None:

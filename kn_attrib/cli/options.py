@@ -41,6 +41,25 @@ def integers(name: str, text: str) -> list[int]:
         ) from error
 
 
+def numbers(name: str, text: str) -> list[float]:
+    """``"0.01,0.001"`` -> numbers."""
+    try:
+        return [float(part) for part in split(text)]
+    except ValueError as error:
+        raise ConfigError(f"--{name} is {text!r}; expected numbers separated by commas, such as 0.01,0.001.") from error
+
+
+def lines(path: Path) -> list[str]:
+    """The lines of a text file that are not empty."""
+    try:
+        found = [line.strip() for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the text file {path}: {error}.") from error
+    if not found:
+        raise ConfigError(f"the text file {path} is empty; expected a sentence a line.")
+    return found
+
+
 def read_config(context: typer.Context, path: Path | None) -> Path | None:
     """Make the values of a YAML file the defaults of the command's options, so that the command line overrides them."""
     if path is None:
