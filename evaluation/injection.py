@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from kn_attrib.errors import ConfigError, unknown
 from kn_attrib.evaluation.controls import generator
+from kn_attrib.evaluation.finetune import Injection, inject
 from kn_attrib.evaluation.parts import measuring
 from kn_attrib.evaluation.protocols import (
     ProtocolResult,
@@ -30,13 +30,13 @@ from kn_attrib.evaluation.protocols import (
 )  # fmt: skip
 from kn_attrib.evaluation.selection import Candidate, Selection, select_facts
 from kn_attrib.facts import Fact, FactSet, load_facts
-from kn_attrib.model import NeuronModel, objective_value
+from kn_attrib.model import NeuronModel
 from kn_attrib.neurons import Neuron, NeuronSet
-from kn_attrib.prompts import Prompt, texts_of
+from kn_attrib.prompts import Prompt
 from kn_attrib.scorer import Scorer
 from kn_attrib.scoring import fit, score_prompts
 from kn_attrib.store import versions
-from kn_attrib.weights import add_values, values_of, write_values
+from kn_attrib.weights import write_values
 
 Information = Literal["counterfactual", "unknown"]
 METHODS = ("hard_concrete", "slimming", "ablation", "integrated_gradients", "activation_norm", "activation", "random")
@@ -44,27 +44,6 @@ SHARES = (0.01, 0.02, 0.05)
 SMALL_SHARES = (0.001, 0.002, 0.005)
 """Also asked for where less than 1 % of the neurons are injected into."""
 COLUMNS = ("method", "ratio", "k", "scope", "truth", "metric")
-
-
-@dataclass(frozen=True)
-class Injection:
-    """Value vectors that hold a new fact.
-
-    Attributes
-    ----------
-    neurons : those that could be changed, the ground truth.
-    changed : those of them that fine-tuning did change (a neuron that is silent on every prompt has no gradient).
-    vectors : their value vectors ``[neuron, hidden]`` afterwards.
-    loss_before, loss : mean −log p of the new answer, in nats, before and with these vectors.
-    steps : of Adam.
-    """
-
-    neurons: NeuronSet
-    changed: NeuronSet
-    vectors: Tensor
-    loss_before: float
-    loss: float
-    steps: int
 
 
 @dataclass(frozen=True)
@@ -98,64 +77,6 @@ class InjectionSettings:
     def shares_of(self, ratio: float) -> tuple[float, ...]:
         """The k of recall@k at a ratio."""
         return self.shares or (SMALL_SHARES + SHARES if ratio < min(SHARES) else SHARES)
-
-
-def answer_loss(model: NeuronModel, prompts: Sequence[Prompt], backward: bool = False) -> float:
-    """Mean over texts of the mean over answer tokens of −log p(token), in nats.
-
-    Parameters
-    ----------
-    prompts : the queries of a fact.
-    backward : also differentiate it, batch by batch.
-    """
-    count, total = len(texts_of(prompts)), 0.0
-    for _, batch in model.batches(prompts):
-        with torch.set_grad_enabled(backward):
-            logits = model.logits(batch.positions, **batch.inputs())
-            logprobs = objective_value(logits, batch.answers, "logprob")
-            weights = torch.tensor([1 / (count * p.tokens) for p in batch.prompts]).to(logprobs)
-            loss = -(weights * logprobs).sum()
-            if backward:
-                loss.backward()
-        total += float(loss.detach())
-    return total
-
-
-def inject(
-    model: NeuronModel, prompts: Sequence[Prompt], neurons: NeuronSet, loss: float = 0.05, steps: int = 200,
-    rate: float = 0.05,
-) -> Injection:  # fmt: skip
-    """Fine-tune the value vectors of some neurons, and nothing else, until a fact's answer is learnt.
-
-    Adam on the sum that is added to the vectors, which moves them as Adam on the vectors themselves would; the model's
-    weights are not touched (`write_values` puts the result there).
-
-    Parameters
-    ----------
-    prompts : queries of the fact, whose answer is the new one.
-    neurons : whose vectors may change.
-    loss : stop below this mean −log p, in nats.
-    steps : most steps.
-    rate : of Adam.
-    """
-    before = values_of(model, neurons)
-    deltas = torch.zeros_like(before, dtype=torch.promote_types(model.dtype, torch.float32)).requires_grad_()
-    optimizer = torch.optim.Adam([deltas], rate)
-    losses: list[float] = []
-    while True:
-        optimizer.zero_grad()
-        with add_values(model, neurons, deltas):
-            losses.append(answer_loss(model, prompts, backward=True))
-        # Where every neuron is silent there is no gradient, and nothing can be learnt.
-        if losses[-1] < loss or len(losses) > steps or deltas.grad is None or not bool(deltas.grad.any()):
-            break
-        optimizer.step()
-    vectors = (before + deltas.detach()).to(before)
-    moved = (vectors != before).any(1).tolist()
-    changed = NeuronSet(neuron for neuron, did in zip(neurons, moved, strict=True) if did)
-    with write_values(model, neurons, vectors):
-        now = answer_loss(model, prompts)
-    return Injection(neurons, changed, vectors, losses[0], now, len(losses) - 1)
 
 
 def run_injection(
@@ -203,7 +124,8 @@ def run_injection(
     Returns
     -------
     ProtocolResult with rows ``(fact, relation, method, ratio, k, scope, truth, metric, value)``; ``truth`` is ``"all"``
-    neurons that could be changed (the paper's) or the ``"changed"`` ones.
+    neurons that could be changed (the paper's), the ``"changed"`` ones, or the ``"speaking"`` ones (see
+        `kn_attrib.evaluation.finetune.Injection`).
 
     Raises
     ------
@@ -287,11 +209,19 @@ class _Run:
         self.records.append(
             {"fact": fact.id, "ratio": ratio, "new_answer": fact.answer, "prompts": len(texts), "reached": reached,
              "loss_before": done.loss_before, "loss": done.loss, "steps": done.steps, "n_truth": len(done.neurons),
-             "n_changed": len(done.changed)}
+             "n_changed": len(done.changed),
+             "n_speaking": len(done.speaking)}
         )  # fmt: skip
-        moved = set(done.changed)
+        changed, speaking = set(done.changed), set(done.speaking)
         self.neurons += [
-            {"fact": fact.id, "ratio": ratio, "layer": n.layer, "neuron": n.index, "changed": n in moved}
+            {
+                "fact": fact.id,
+                "ratio": ratio,
+                "layer": n.layer,
+                "neuron": n.index,
+                "changed": n in changed,
+                "speaking": n in speaking,
+            }
             for n in done.neurons
         ]
         if not reached:
@@ -311,9 +241,10 @@ class _Run:
         return [query for c in others for text in c.prompts for query in text.queries]
 
     def _recalls(self, fact: Fact, method: str, ratio: float, values: Tensor, done: Injection) -> None:
+        truths = {"all": done.neurons, "changed": done.changed, "speaking": done.speaking}
         for k in self.settings.shares_of(ratio):
             for scope, predicted in (("layer", top_of_layers(values, k)), ("model", top_of_model(values, k))):
-                for name, truth in (("all", done.neurons), ("changed", done.changed)):
+                for name, truth in truths.items():
                     self.rows.append(
                         {"fact": fact.id, "relation": fact.relation, "method": method, "ratio": ratio, "k": k,
                          "scope": scope, "truth": name, "n_predicted": len(predicted), "n_truth": len(truth),

@@ -24,7 +24,7 @@ def injection_table(result: ProtocolResult, ratio: float, scope: str = "layer", 
     result : of `run_injection`.
     ratio : share of neurons injected into.
     scope : ``"layer"`` (top k % of each layer) or ``"model"``.
-    truth : ``"all"`` injected neurons or those that ``"changed"``.
+    truth : ``"all"``, ``"changed"`` or ``"speaking"`` neurons (see `kn_attrib.evaluation.finetune.Injection`).
 
     Raises
     ------

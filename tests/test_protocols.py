@@ -16,7 +16,8 @@ from kn_attrib import Batch, FactSet, NeuronModel, NeuronSet, suppress
 from kn_attrib.cli import app
 from kn_attrib.errors import ConfigError, FactError, MethodError, NeuronError
 from kn_attrib.evaluation.deletion import recalled, run_deletion
-from kn_attrib.evaluation.injection import answer_loss, inject, run_injection
+from kn_attrib.evaluation.finetune import answer_loss, inject
+from kn_attrib.evaluation.injection import run_injection
 from kn_attrib.evaluation.perplexity import perplexity
 from kn_attrib.evaluation.protocol_tables import before_deletion, deletion_table
 from kn_attrib.evaluation.protocols import ProtocolResult, recall, share_of, top_of_layers, top_of_model
@@ -165,7 +166,7 @@ def test_injection_learns_the_fact_and_leaves_the_model(tiny: NeuronModel, facts
     neurons = NeuronSet((layer, 3 * i) for layer in range(3) for i in range(8))
     done = inject(tiny, prompts, neurons, rate=0.1)
     assert done.loss < 0.05 < done.loss_before
-    assert done.changed == neurons
+    assert done.changed == done.speaking == neurons
     assert same(tiny, before)
     assert not any(parameter.grad is not None for parameter in tiny.model.parameters())
     with write_values(tiny, neurons, done.vectors):
@@ -191,7 +192,7 @@ def test_rows_of_an_injection(inj: ProtocolResult) -> None:
     assert (inj.neurons.groupby("fact").size() == round(0.3 * 3 * 48)).all()
     cells = inj.rows.groupby(["fact", "method", "k", "scope", "truth"]).size()
     assert (cells == 1).all()
-    assert len(cells) == 4 * 2 * 3 * 2 * 2  # facts, methods, k, scopes, truths
+    assert len(cells) == 4 * 2 * 3 * 2 * 3  # facts, methods, k, scopes, truths
     assert inj.rows.value.between(0, 1).all()
     at_5 = inj.rows[(inj.rows.k == 0.05) & (inj.rows.scope == "layer")]
     assert (at_5.n_predicted == 3 * 2).all()  # 5 % of 48 is 2.4
