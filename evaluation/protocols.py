@@ -168,10 +168,9 @@ class ProtocolResult:
         if reference not in self.methods:
             raise ConfigError(unknown("method", reference, self.methods))
         some = self._chosen(self.rows, where)
-        wide = self._wide(some, ["method"])
-        if len(some) != len(wide) * wide.shape[1]:
+        if some.duplicated(["fact", "method"]).any():
             raise ConfigError(f"{where} names several cells; give a value to each of {self.columns[1:]}.")
-        wide = wide.dropna()
+        wide = self._wide(some, ["method"]).dropna()
         relations = self._relations(wide).tolist()
         base, seed = wide[reference].to_numpy(), self.manifest["settings"]["seed"]
         return {

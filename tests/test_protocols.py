@@ -12,9 +12,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from kn_attrib import Batch, FactSet, NeuronModel, NeuronSet, suppress
+from kn_attrib import Batch, FactSet, NeuronModel, NeuronSet, load_facts, load_model, suppress
 from kn_attrib.cli import app
-from kn_attrib.errors import ConfigError, FactError, MethodError, NeuronError
+from kn_attrib.errors import ConfigError, FactError, MethodError, NeuronError, StoreError
 from kn_attrib.evaluation.deletion import recalled, run_deletion
 from kn_attrib.evaluation.finetune import answer_loss, inject
 from kn_attrib.evaluation.injection import run_injection
@@ -208,6 +208,13 @@ def test_a_protocol_is_kept_on_disk(inj: ProtocolResult, tmp_path: Path) -> None
     assert list(table.index) == ["random", "ablation"]
     difference = again.against("random", ratio=0.3, k=0.05, scope="layer", truth="all")["ablation"]
     assert difference.n == 4
+    assert difference.mean > 0
+    with pytest.raises(ConfigError, match="names several cells"):
+        again.against("random", ratio=0.3)
+    with pytest.raises(ConfigError, match="unknown method 'shuffled'"):
+        again.against("shuffled")
+    with pytest.raises(ConfigError, match=r"unknown ratio '0\.5'"):
+        again.cell(ratio=0.5)
 
 
 def test_bad_input_of_an_injection(tiny: NeuronModel, facts: FactSet) -> None:
@@ -328,6 +335,49 @@ def test_both_protocols_run_from_the_command_line(saved_bert: Path, facts_file: 
         invoke("protocol", "del", *common, "--out", f"{tmp_path}/del")
     with pytest.raises(ConfigError, match="--ratio is 'x'"):
         invoke("protocol", "del", *common, "--ratio", "x", "--out", f"{tmp_path}/del")
+
+
+def test_deletion_from_the_command_line(tmp_path: Path) -> None:
+    load_facts("world").of("continent")[:4].save(tmp_path / "facts.jsonl")
+    (tmp_path / "text.txt").write_text("The capital of France is Paris.\n\nRome is in Italy.\n", encoding="utf-8")
+    arguments = [
+        "--model",
+        "zoo:gpt2-facts",
+        "--facts",
+        f"{tmp_path}/facts.jsonl",
+        "--limit",
+        "2",
+        "--max-prompts",
+        "1",
+    ]
+    text = invoke(
+        "protocol", "del", *arguments, "--methods", "random,activation", "--ratio", "0.005",
+        "--text", f"{tmp_path}/text.txt", "--out", f"{tmp_path}/del",
+    )  # fmt: skip
+    assert "top 0.5% of each layer dropped (before: self accuracy 100.0%" in text
+    run = ProtocolResult.load(tmp_path / "del")
+    assert run.manifest["sentences"] == ["The capital of France is Paris.", "Rome is in Italy."]
+    with pytest.raises(StoreError, match="holds another run"):
+        run.save(tmp_path / "del")
+    with pytest.raises(ConfigError, match="cannot read the text file"):
+        invoke("protocol", "del", *arguments, "--text", "nowhere.txt", "--out", f"{tmp_path}/other")
+
+
+@pytest.mark.parametrize("name", ["bert-facts", "gpt2-facts", "llama-facts"])
+def test_both_protocols_on_the_shipped_models(name: str) -> None:
+    model, facts = load_model(f"zoo:{name}"), load_facts("world").of("continent")[:40:8]
+    before = state(model)
+    methods = ["ablation", "random"]
+    inj = run_injection(model, facts, methods, ratios=(0.05,), max_prompts=1, limit=2, progress=False)
+    assert inj.manifest["reached"] == {"0.05": 2}
+    assert {len(set(group.new_answer) & {old}) for old, group in inj.facts.dropna().groupby("answer")} == {0}
+    gone = run_deletion(
+        model, facts, methods, ratios=(0.005,), limit=2, max_prompts=2, negatives=2, sentences=3, progress=False
+    )  # fmt: skip
+    change = gone.cell(ratio=0.005, group="self", metric="logprob_change").set_index("method")["mean"]
+    assert change["ablation"] < change["random"]
+    assert set(gone.neurons.layer) == set(range(model.n_layers))
+    assert same(model, before)
 
 
 @pytest.mark.parametrize("name", ["inj", "del"])

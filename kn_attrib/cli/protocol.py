@@ -88,10 +88,10 @@ def _show_inj(result: ProtocolResult, ratios: list[float], as_markdown: bool) ->
         if not reached:
             typer.echo(f"{what}; nothing to find. Try more --steps, a higher --rate or a higher --ratio.\n")
             continue
-        title = f"{what}. Recall within each layer's top k % in %, mean [95 % interval]"
-        _show(injection_table(result, ratio), f"{title}, of all neurons injected into", as_markdown)
-        speaking = injection_table(result, ratio, truth="speaking")
-        _show(speaking, f"{title}, of those that are active at the answer position", as_markdown)
+        for truth, of in (("all", "all neurons injected into"), ("speaking", "those active at the answer position")):
+            n = int(result.cell(ratio=ratio, truth=truth).n.max())
+            title = f"{what}. Recall in each layer's top k %, of {of} (n = {n}), in %: mean [95 % interval]"
+            _show(injection_table(result, ratio, truth=truth), title, as_markdown)
 
 
 def _show(table: pd.DataFrame, title: str, as_markdown: bool) -> None:
