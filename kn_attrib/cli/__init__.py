@@ -1,4 +1,4 @@
-"""The command line: ``kn-attrib compare | report | benchmark | plants | score | methods | models | facts``."""
+"""The command line: ``kn-attrib compare | report | benchmark | plants | protocol | score | methods | …``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import warnings
 import typer
 
 from kn_attrib.allocator import keep_freed_memory
-from kn_attrib.cli import benchmark, compare, facts, methods, models, plants, report, score
+from kn_attrib.cli import benchmark, compare, facts, methods, models, plants, protocol, report, score
 from kn_attrib.errors import KnAttribError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 for module in (compare, report, benchmark, plants, score, methods, models, facts):
     app.command(module.NAME)(module.command)
+app.add_typer(protocol.app, name=protocol.NAME)
 
 
 def main() -> None:

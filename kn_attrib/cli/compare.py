@@ -77,7 +77,7 @@ def command(
         "control_facts": control_facts, "limit": limit or None, "max_prompts": max_prompts or None,
         "keep": options.split(keep), "seed": seed, "normalised": normalised, "threshold": threshold, "share": share,
         "interventions": options.split(interventions), "controls": _controls(controls), "curves": curves,
-        "plain_text": None if plain_text is None else options.read_lines("plain-text", plain_text),
+        "plain_text": None if plain_text is None else options.lines(plain_text),
     }  # fmt: skip
     factors = [Factor.parse(text) for text in grid or ()]
     _run(options.open_model(model, dtype, device), options.open_facts(facts, relations, answer_words), chosen,

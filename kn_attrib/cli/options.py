@@ -41,12 +41,23 @@ def integers(name: str, text: str) -> list[int]:
         ) from error
 
 
-def read_lines(name: str, path: Path) -> list[str]:
-    """The lines of a text file."""
+def numbers(name: str, text: str) -> list[float]:
+    """``"0.01,0.001"`` -> numbers."""
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return [float(part) for part in split(text)]
+    except ValueError as error:
+        raise ConfigError(f"--{name} is {text!r}; expected numbers separated by commas, such as 0.01,0.001.") from error
+
+
+def lines(path: Path) -> list[str]:
+    """The lines of a text file that are not empty."""
+    try:
+        found = [line.strip() for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read --{name} {path}: {error}.") from error
+        raise ConfigError(f"cannot read the text file {path}: {error}.") from error
+    if not found:
+        raise ConfigError(f"the text file {path} is empty; expected a sentence a line.")
+    return found
 
 
 def read_config(context: typer.Context, path: Path | None) -> Path | None:
