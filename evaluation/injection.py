@@ -43,6 +43,10 @@ METHODS = ("hard_concrete", "slimming", "ablation", "integrated_gradients", "act
 SHARES = (0.01, 0.02, 0.05)
 SMALL_SHARES = (0.001, 0.002, 0.005)
 """Also asked for where less than 1 % of the neurons are injected into."""
+WANTED: dict[Information, str] = {
+    "counterfactual": "for counterfactual information (one it knows, whose relation has another answer)",
+    "unknown": "for unknown information (one whose answer it does not know)",
+}
 COLUMNS = ("method", "ratio", "k", "scope", "truth", "metric")
 
 
@@ -166,7 +170,7 @@ class _Run:
         )
         chosen = self._chosen(selection)
         if not chosen:
-            raise no_facts(self.model, selection, f"that can be injected as {s.information!r} information")
+            raise no_facts(self.model, selection, WANTED[s.information])
         plan = [(fact, ratio) for fact in chosen for ratio in s.ratios]
         for fact, ratio in tqdm(plan, desc="INJ", disable=None if progress else True, leave=False):
             self._fact(fact, ratio, selection)

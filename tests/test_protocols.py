@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from kn_attrib import Batch, FactSet, NeuronModel, NeuronSet, load_facts, load_model, suppress
+from kn_attrib import Batch, FactSet, NeuronModel, NeuronSet, Scorer, load_facts, load_model, suppress
 from kn_attrib.cli import app
-from kn_attrib.errors import ConfigError, FactError, MethodError, NeuronError, StoreError
+from kn_attrib.errors import ConfigError, FactError, MethodError, ModelError, NeuronError, StoreError
 from kn_attrib.evaluation.deletion import recalled, run_deletion
 from kn_attrib.evaluation.finetune import answer_loss, inject
 from kn_attrib.evaluation.injection import run_injection
@@ -26,6 +26,7 @@ from kn_attrib.weights import add_values, values_of, write_values
 
 SENTENCES = ["the capital of France is Paris .", "Rome is in Italy ."]
 TRUTH = NeuronSet([(0, 3), (0, 40), (2, 7)])
+SEEN: list[str] = []
 Load = Callable[..., NeuronModel]
 
 
@@ -145,6 +146,12 @@ def test_added_values_are_what_written_ones_give(tiny: NeuronModel, facts: FactS
     assert answer_loss(tiny, prompts) == clean
 
 
+def test_shared_weights_are_refused(tiny: NeuronModel) -> None:
+    tiny.architecture = replace(tiny.architecture, shared_module=True)
+    with pytest.raises(ModelError, match="layers share"), write_values(tiny, TRUTH, values_of(tiny, TRUTH)):
+        pass
+
+
 def test_vectors_of_another_shape_are_refused(tiny: NeuronModel) -> None:
     with pytest.raises(NeuronError, match=r"expected \[3, 32\]"), write_values(tiny, TRUTH, torch.zeros(2, 32)):
         pass
@@ -217,6 +224,32 @@ def test_a_protocol_is_kept_on_disk(inj: ProtocolResult, tmp_path: Path) -> None
         again.cell(ratio=0.5)
 
 
+@dataclass(frozen=True)
+class Faulty(Scorer):
+    """Sees the injected model, then fails."""
+
+    def score(self, model: NeuronModel, batch: Batch) -> torch.Tensor:
+        SEEN.append(digest_of(model.model))
+        return torch.full((len(batch), model.n_layers, model.n_neurons), torch.nan)
+
+
+def test_weights_come_back_when_a_method_fails(tiny: NeuronModel, facts: FactSet) -> None:
+    before = state(tiny)
+    SEEN.clear()
+    with pytest.raises(MethodError, match=r"'Faulty' returned .* not finite"):
+        run_injection(
+            tiny, facts, [Faulty()], ratios=(1.0,), information="unknown", known_share=1.01, rate=0.02, progress=False
+        )
+    assert len(SEEN) == 1
+    assert [tiny.digest] != SEEN  # it was the injected model that was scored
+    assert same(tiny, before)
+
+
+def test_a_relation_with_one_answer_has_no_counterfactual(session_load_tiny: Load, known: FactSet) -> None:
+    with pytest.raises(FactError, match=r"whose relation has another answer\): {'used': \d"):
+        run_injection(session_load_tiny("causal"), known, ["random"], progress=False)
+
+
 def test_bad_input_of_an_injection(tiny: NeuronModel, facts: FactSet) -> None:
     with pytest.raises(ConfigError, match=r"ratio is 2; expected a share"):
         run_injection(tiny, facts, ["random"], ratios=(2,))
@@ -226,7 +259,7 @@ def test_bad_input_of_an_injection(tiny: NeuronModel, facts: FactSet) -> None:
         run_injection(tiny, facts, ["randm"])
     with pytest.raises(ConfigError, match="unknown information"):
         run_injection(tiny, facts, ["random"], information="new")  # type: ignore[arg-type]
-    with pytest.raises(FactError, match=r"no fact that can be injected as 'counterfactual'.*unknown': 4"):
+    with pytest.raises(FactError, match=r"counterfactual information \(one it knows, .*unknown': 4"):
         run_injection(tiny, facts, ["random"], known_share=1.01)
     with pytest.raises(ConfigError, match="scores other units"):
         run_injection(tiny, facts, ["activation@heads"])
