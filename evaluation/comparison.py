@@ -184,17 +184,18 @@ class Comparison:
         )
 
     def plot(self, kind: str = "suppress") -> Figure:
-        """One figure: ``"suppress"``, ``"amplify"``, ``"layers"``, ``"budgets"`` or ``"overlap"``.
+        """One figure: an intervention's name, ``"budgets"``, ``"controls"``, ``"layers"`` or ``"overlap"``.
 
         Raises
         ------
         ConfigError : unknown figure.
         """
-        from kn_attrib.evaluation.figures import FIGURES
+        from kn_attrib.evaluation.figures import figures_of
 
-        if kind not in FIGURES:
-            raise ConfigError(unknown("figure", kind, FIGURES))
-        return FIGURES[kind](self)
+        known = figures_of(self)
+        if kind not in known:
+            raise ConfigError(unknown("figure", kind, known))
+        return known[kind]()
 
     def report(self, path: str | Path, figures: Mapping[str, Figure] | None = None) -> Path:
         """Write a self-contained HTML report; returns its path.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import numpy as np
@@ -51,7 +52,6 @@ def bars(comparison: Comparison, intervention: str) -> Figure:
     own = cells[cells.neurons == "method"]
     random = cells[(cells.neurons == "random") & (cells.group == "target")].assign(group="random")
     data = pd.concat([own, random])
-    names = {"suppress": "Suppressing", "amplify": "Amplifying"}
     with _style():
         figure, axes = _figure(8.5, 1.2 + 0.7 * len(comparison.methods))
         sns.barplot(
@@ -62,7 +62,7 @@ def bars(comparison: Comparison, intervention: str) -> Figure:
         axes.axvline(0, color="0.2", linewidth=0.8)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set(xlabel="relative change of p(answer) on held-out paraphrases", ylabel="",
-                 title=f"{names[intervention]} each method's refined neurons")  # fmt: skip
+                 title=f"Each method's refined neurons: {intervention.replace('_', ' ')}")  # fmt: skip
         handles, _ = axes.get_legend_handles_labels()
         if axes.legend_ is not None:
             axes.legend_.remove()
@@ -100,7 +100,8 @@ def layers(comparison: Comparison) -> Figure:
 
 def budgets(comparison: Comparison) -> Figure:
     """Effect of suppressing the top k neurons, by k, for each method and for random neurons."""
-    cells = comparison.cell(intervention="suppress", group="target")
+    intervention = comparison.interventions[0]
+    cells = comparison.cell(intervention=intervention, group="target")
     cells = cells[cells.selection.str.startswith("k=")].assign(k=lambda f: f.selection.str[2:].astype(int))
     own = cells[cells.neurons == "method"]
     n = len(comparison.methods)
@@ -116,7 +117,8 @@ def budgets(comparison: Comparison) -> Figure:
         axes.axhline(0, color="0.2", linewidth=0.8)
         axes.set_xticks(sorted(own.k.unique()))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        axes.set(title="Suppressing equally many neurons of each method", xlabel="neurons suppressed (top k)",
+        what = intervention.replace("_", " ")
+        axes.set(title=f"Equally many neurons of each method: {what}", xlabel="neurons (top k)",
                  ylabel="relative change of p(answer)")  # fmt: skip
         figure.legend(loc="outside right center", frameon=False)
     return figure
@@ -206,19 +208,24 @@ def planted(result: PlantedResult, metric: str = "average_precision") -> Figure:
     return figure
 
 
-FIGURES: dict[str, Callable[[Any], Figure]] = {
-    "suppress": lambda comparison: bars(comparison, "suppress"),
-    "amplify": lambda comparison: bars(comparison, "amplify"),
+FIGURES: dict[str, Callable[[Comparison], Figure]] = {
     "budgets": budgets,
     "controls": controls,
     "layers": layers,
     "overlap": overlap,
 }
+
+
+def figures_of(comparison: Comparison) -> Mapping[str, Callable[[], Figure]]:
+    """The figures that a comparison has, by name: bars for each intervention that was measured, and `FIGURES`."""
+    measured = {name: partial(bars, comparison, name) for name in comparison.interventions}
+    return measured | {name: partial(draw, comparison) for name, draw in FIGURES.items()}
+
+
 CAPTIONS = {
-    "suppress": "Relative change of the answer's probability when each method's refined neurons are set to zero at the "
-    "answer position, on held-out paraphrases of the fact and on control facts. Bars: mean over facts within "
-    "relations, then over relations; lines: 95 % bootstrap intervals.",
-    "amplify": "The same when the neurons' activations are multiplied by the amplification factor.",
+    "": "Relative change of the answer's probability when each method's refined neurons are changed, on held-out "
+    "paraphrases of the fact and on control facts. Bars: mean over facts within relations, "
+    "over relations; lines: 95 % bootstrap intervals.",
     "budgets": "The paper's thresholds give every method a different number of neurons; here each method's k "
     "highest-scoring neurons are suppressed. Bands: 95 % intervals.",
     "controls": "Mean relative change of p(answer) on the facts themselves when the refined neurons, or as many "

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import matplotlib as mpl
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -17,7 +18,7 @@ from kn_attrib.evaluation.agreement import agreement_table, intersections
 from kn_attrib.evaluation.changes import EVERYWHERE
 from kn_attrib.evaluation.comparison import DROPOUT, HEADLINE, WHOLE_FFN, interval_text
 from kn_attrib.evaluation.curves import areas
-from kn_attrib.evaluation.figures import CAPTIONS, FIGURES
+from kn_attrib.evaluation.figures import CAPTIONS, figures_of
 from kn_attrib.evaluation.leaderboard import leaderboard_text
 from kn_attrib.evaluation.questions import answers
 from kn_attrib.evaluation.selection import REASONS
@@ -58,7 +59,10 @@ def write_report(comparison: Comparison, path: Path, figures: Mapping[str, Figur
             budgets=budgets,
             leaderboard=leaderboard_text(comparison) if budgets and first == "suppress" else None,
             other_metrics=_other_metrics(comparison),
-            figures=[(name, CAPTIONS[name], svg(figures.get(name) or comparison.plot(name), name)) for name in FIGURES],
+            figures=[
+                (name, CAPTIONS.get(name, CAPTIONS[""]), svg(figures.get(name) or comparison.plot(name), name))
+                for name in figures_of(comparison)
+            ],
             status=_status(comparison.facts),
             used=comparison.facts[comparison.facts.status == "used"].to_dict("records"),
             drilled=drill_down(comparison),
@@ -77,7 +81,9 @@ def table_html(comparison: Comparison) -> str:
 def svg(figure: Figure, name: str) -> Markup:
     """A figure as inline SVG: ids made unique to the figure, XML prologue and the link to a DTD removed."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    # The salt makes ids the same every time; fonts are chosen when the figure is saved, too.
+    with mpl.rc_context({"svg.hashsalt": "kn_attrib", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

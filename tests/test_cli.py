@@ -198,7 +198,9 @@ def test_compare_writes_a_whole_run(small: list[object], tmp_path: Path) -> None
     text = output("compare", *small, "--out", out)
     expected = {"rows.parquet", "facts.parquet", "neurons.parquet", "agreement.parquet", "manifest.json", "report.html"}
     assert {p.name for p in out.iterdir()} == expected | {"figures"}
-    assert {p.name for p in (out / "figures").iterdir()} == {f"{n}.{ext}" for n in FIGURES for ext in ("svg", "png")}
+    assert {p.name for p in (out / "figures").iterdir()} == {
+        f"{n}.{ext}" for n in ["suppress", "amplify", *FIGURES] for ext in ("svg", "png")
+    }
     assert (out / "figures" / "suppress.svg").read_text().lstrip().startswith("<?xml")
     assert (out / "figures" / "suppress.png").read_bytes().startswith(b"\x89PNG")
     assert "</html>" in (out / "report.html").read_text(encoding="utf-8")
@@ -209,6 +211,48 @@ def test_compare_writes_a_whole_run(small: list[object], tmp_path: Path) -> None
     assert loaded.methods == ["random", "activation"]
     assert loaded.selections == ["refined", "k=1", "k=3"]
     assert loaded.manifest["model"]["sha256"]
+
+
+def test_the_report_is_made_again_from_the_rows(small: list[object], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    first = output("compare", *small, "--out", out)
+    before = (out / "report.html").read_text(encoding="utf-8")
+    (out / "report.html").unlink()
+    again = output("report", out)
+    assert (out / "report.html").read_text(encoding="utf-8") == before
+    assert "4 facts of 1 relations" in again
+    assert first.rstrip().endswith(f"Report: {out / 'report.html'}")
+    with pytest.raises(StoreError, match="holds no saved comparison"):
+        raise_from(run("report", tmp_path / "nothing"))
+
+
+def test_a_grid_from_the_command_line_and_from_a_file(common: list[object], tmp_path: Path) -> None:
+    options = [*common, "--keep", "unknown", "--methods", "activation,random", "--budgets", "2", "--controls", "none"]
+    text = output("compare", *options, "--grid", "threshold=0.1,0.9", "--out", tmp_path / "grid")
+    assert "Main effects" in text
+    assert (tmp_path / "grid" / "figures" / "effects.svg").is_file()
+    assert "Which settings matter?" in (tmp_path / "grid" / "report.html").read_text(encoding="utf-8")
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(yaml.safe_dump({"grid": {"threshold": [0.1, 0.9]}}), encoding="utf-8")
+    again = output("compare", *options, "--config", settings, "--out", tmp_path / "again")
+    assert again.splitlines()[3:6] == text.splitlines()[3:6]
+    with pytest.raises(ConfigError, match="unknown setting 'thresh'"):
+        raise_from(run("compare", *options, "--grid", "thresh=1", "--out", tmp_path / "bad"))
+
+
+def test_other_interventions_and_curves(common: list[object], tmp_path: Path) -> None:
+    sentences = tmp_path / "plain.txt"
+    sentences.write_text("the people of the city lies in the country\n", encoding="utf-8")
+    output("compare", *common, "--keep", "unknown", "--methods", "activation,random", "--budgets", "2", "--curves",
+           "--interventions", "mean,resample,suppress_everywhere", "--plain-text", sentences,
+           "--out", tmp_path / "run")  # fmt: skip
+    html = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "Set to the mean over other facts of the relation" in html
+    assert "Suppression (×0), at all tokens" in html
+    assert "<h2>Deletion and insertion</h2>" in html
+    rows = Comparison.load(tmp_path / "run").rows
+    assert {"mean", "resample", "suppress_everywhere"} <= set(rows.intervention)
+    assert "plain_text" in set(rows.group)
 
 
 def test_compare_refuses_a_folder_that_holds_a_run(small: list[object], tmp_path: Path) -> None:

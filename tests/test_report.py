@@ -44,7 +44,7 @@ def test_table_refuses_what_is_not_there(comparison: Comparison) -> None:
         comparison.plot("layer")
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", ["suppress", "amplify", *FIGURES])
 def test_figures_are_well_formed_svg(comparison: Comparison, name: str) -> None:
     text = svg(comparison.plot(name), name)
     root = ElementTree.fromstring(text)
@@ -59,7 +59,7 @@ def test_report_is_self_contained(comparison: Comparison, tmp_path: Path) -> Non
     assert html.count("<script") == 1
     assert not re.search(r"@import|url\((?!#)|fetch\(", html)
     assert not re.search(r'(?:src|href)="(?!#)', html)
-    assert html.count("<svg") == len(FIGURES)
+    assert html.count("<svg") == len(FIGURES) + 2
     assert "Silencing all feed-forward neurons" in html
     assert str(comparison.table().loc["integrated_gradients", "target"]) in html
     assert len(set(re.findall(r'\bid="([^"]+)"', html))) == len(re.findall(r'\bid="', html))

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from kn_attrib.cli import options
 from kn_attrib.evaluation import Comparison
-from kn_attrib.evaluation.figures import FIGURES
+from kn_attrib.evaluation.figures import figures_of
 from kn_attrib.evaluation.grid import Grid
 from kn_attrib.evaluation.leaderboard import leaderboard_text
 from kn_attrib.evaluation.questions import answers
@@ -19,7 +19,7 @@ from kn_attrib.store import atomic_path
 def publish(comparison: Comparison, out: Path) -> None:
     """Write figures and report, and print the tables."""
     figures: dict[str, Figure] = {}
-    for name in FIGURES:
+    for name in figures_of(comparison):
         figure = figures[name] = comparison.plot(name)
         with atomic_path(out / "figures" / f"{name}.svg") as svg:
             figure.savefig(svg)
