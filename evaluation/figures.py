@@ -224,7 +224,7 @@ def figures_of(comparison: Comparison) -> Mapping[str, Callable[[], Figure]]:
 
 CAPTIONS = {
     "": "Relative change of the answer's probability when each method's refined neurons are changed, on held-out "
-    "paraphrases of the fact and on control facts. Bars: mean over facts within relations, "
+    "paraphrases of the fact and on control facts. Bars: mean over facts within relations, then "
     "over relations; lines: 95 % bootstrap intervals.",
     "budgets": "The paper's thresholds give every method a different number of neurons; here each method's k "
     "highest-scoring neurons are suppressed. Bands: 95 % intervals.",
