@@ -134,7 +134,7 @@ def run_deletion(
     text : plain text, a sentence each; default: held-out sentences of other known facts with their answers, which is
         the language of the shipped models. Real models should be given text of their own. Encoder-decoders have none.
     sentences : most sentences of the default text; 0 for no perplexity.
-    first_layer : layers below it lose nothing. The authors' code begins with layer 1, without saying so; default: all.
+    first_layer : layers below it lose nothing. The authors' code begins with layer 1; default: all.
     limit : most facts, taken from the relations in turn.
     max_prompts : most attribution prompts per fact.
     known_share : a fact is memorised if its answer is on top in at least this share of its prompts.
