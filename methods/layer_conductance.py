@@ -23,8 +23,8 @@ class LayerConductance(Scorer):
     ``score_i = ∫ ∂F/∂h_i · dh_i``, where ``h`` runs along the curve that the straight interpolation of all input
     embeddings induces at the layer, read at the answer position. *Not* complete for a feed-forward block in a
     residual network (the residual stream carries the rest), so no completeness gap is reported. Known failure: blocks
-    that normalise without a shift (RMSNorm, as in Llama) have huge gradients where the embeddings vanish, and that end of
-    the line drowns everything else; scores of `zoo:llama-facts` find planted neurons no better than chance.
+    that normalise without a shift (RMSNorm, as in Llama) have huge gradients where the embeddings vanish, and that end
+    of the line drowns everything else; scores of `zoo:llama-facts` find planted neurons no better than chance.
 
     Parameters
     ----------
