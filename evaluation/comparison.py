@@ -14,7 +14,7 @@ from kn_attrib.errors import ConfigError, StoreError, unknown
 from kn_attrib.evaluation.controls import CONTROLS, GROUPS
 from kn_attrib.evaluation.journal import Journal
 from kn_attrib.evaluation.statistics import summarise
-from kn_attrib.store import read_json, write_json, write_parquet
+from kn_attrib.store import read_run, write_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -216,11 +216,7 @@ class Comparison:
         StoreError : the folder holds another run (unless ``overwrite``), or cannot be written.
         """
         target = check_folder(Path(folder), overwrite)
-        for name in FRAMES:
-            write_parquet(target / f"{name}.parquet", getattr(self, name))
-        # Last, so that a folder with a manifest is a whole run.
-        write_json(target / "manifest.json", self.manifest)
-        return target
+        return write_run(target, {name: getattr(self, name) for name in FRAMES}, self.manifest)
 
     @classmethod
     def load(cls, folder: str | Path) -> Comparison:
@@ -230,16 +226,8 @@ class Comparison:
         ------
         StoreError : the folder does not hold a saved comparison.
         """
-        source = Path(folder)
-        if not (source / "manifest.json").is_file():
-            raise StoreError(
-                f"{source} holds no saved comparison; expected manifest.json and {', '.join(FRAMES)}.parquet."
-            )
-        try:
-            frames = {name: pd.read_parquet(source / f"{name}.parquet") for name in FRAMES}
-        except (OSError, ValueError) as error:
-            raise StoreError(f"cannot read the comparison in {source}: {error}.") from error
-        return cls(**frames, manifest=read_json(source / "manifest.json"))
+        frames, manifest = read_run(Path(folder), FRAMES, "comparison")
+        return cls(**frames, manifest=manifest)
 
 
 def check_folder(folder: Path, overwrite: bool) -> Path:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from kn_attrib.errors import ConfigError, StoreError, unknown
+from kn_attrib.errors import ConfigError, unknown
 from kn_attrib.evaluation.comparison import check_folder
 from kn_attrib.evaluation.inference import holm, paired_difference
 from kn_attrib.evaluation.planted_axes import AXES
 from kn_attrib.evaluation.statistics import summarise
-from kn_attrib.store import read_json, write_json, write_parquet
+from kn_attrib.store import read_run, write_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -168,11 +168,7 @@ class PlantedResult:
         StoreError : the folder holds another run (unless ``overwrite``), or cannot be written.
         """
         target = check_folder(Path(folder), overwrite)
-        write_parquet(target / "rows.parquet", self.rows)
-        write_parquet(target / "summary.parquet", self.summary)
-        # Last, so that a folder with a manifest is a whole run.
-        write_json(target / "manifest.json", self.manifest)
-        return target
+        return write_run(target, {"rows": self.rows, "summary": self.summary}, self.manifest)
 
     @classmethod
     def load(cls, folder: str | Path) -> PlantedResult:
@@ -182,11 +178,5 @@ class PlantedResult:
         ------
         StoreError : the folder does not hold a saved benchmark.
         """
-        source = Path(folder)
-        if not (source / "manifest.json").is_file():
-            raise StoreError(f"{source} holds no saved benchmark; expected manifest.json and rows.parquet.")
-        try:
-            rows = pd.read_parquet(source / "rows.parquet")
-        except (OSError, ValueError) as error:
-            raise StoreError(f"cannot read the benchmark in {source}: {error}.") from error
-        return cls(rows, read_json(source / "manifest.json"))
+        frames, manifest = read_run(Path(folder), ["rows"], "benchmark")
+        return cls(frames["rows"], manifest)

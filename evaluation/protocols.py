@@ -20,7 +20,7 @@ from kn_attrib.evaluation.statistics import summarise
 from kn_attrib.model import NeuronModel
 from kn_attrib.neurons import Neuron, NeuronSet
 from kn_attrib.scorer import Scorer
-from kn_attrib.store import read_json, write_json, write_parquet
+from kn_attrib.store import read_run, write_run
 from kn_attrib.unit_methods import labelled, make_method
 
 FRAMES = ("rows", "facts", "neurons")
@@ -222,11 +222,7 @@ class ProtocolResult:
         StoreError : the folder holds something already (unless ``overwrite``), or cannot be written.
         """
         target = check_folder(Path(folder), overwrite)
-        for name in FRAMES:
-            write_parquet(target / f"{name}.parquet", getattr(self, name))
-        # Last, so that a folder with a manifest is a whole run.
-        write_json(target / "manifest.json", self.manifest)
-        return target
+        return write_run(target, {name: getattr(self, name) for name in FRAMES}, self.manifest)
 
     @classmethod
     def load(cls, folder: str | Path) -> ProtocolResult:
@@ -236,12 +232,7 @@ class ProtocolResult:
         ------
         StoreError : the folder does not hold a saved run of a protocol.
         """
-        source = Path(folder)
-        manifest = read_json(source / "manifest.json")
+        frames, manifest = read_run(Path(folder), FRAMES, "run of a protocol")
         if "protocol" not in manifest:
-            raise StoreError(f"{source} holds no run of a protocol; expected what ProtocolResult.save wrote.")
-        try:
-            frames = {name: pd.read_parquet(source / f"{name}.parquet") for name in FRAMES}
-        except (OSError, ValueError) as error:
-            raise StoreError(f"cannot read the run in {source}: {error}.") from error
+            raise StoreError(f"{folder} holds no run of a protocol; expected what ProtocolResult.save wrote.")
         return cls(**frames, manifest=manifest)

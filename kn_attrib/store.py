@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -95,6 +95,33 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
     """Write a data frame as Parquet atomically."""
     with atomic_path(path) as temporary:
         frame.to_parquet(temporary, index=False)
+
+
+def write_run(folder: Path, frames: Mapping[str, pd.DataFrame], manifest: Any) -> Path:
+    """Write tables (Parquet) and ``manifest.json``; returns the folder."""
+    for name, frame in frames.items():
+        write_parquet(folder / f"{name}.parquet", frame)
+    # Last, so that a folder with a manifest is a whole run.
+    write_json(folder / "manifest.json", manifest)
+    return folder
+
+
+def read_run(folder: Path, names: Sequence[str], what: str) -> tuple[dict[str, pd.DataFrame], Any]:
+    """Tables and manifest that `write_run` wrote.
+
+    Raises
+    ------
+    StoreError : the folder does not hold them; ``what`` says what was expected there.
+    """
+    import pandas as pd
+
+    if not (folder / "manifest.json").is_file():
+        raise StoreError(f"{folder} holds no saved {what}; expected manifest.json and {', '.join(names)}.parquet.")
+    try:
+        frames = {name: pd.read_parquet(folder / f"{name}.parquet") for name in names}
+    except (OSError, ValueError) as error:
+        raise StoreError(f"cannot read the {what} in {folder}: {error}.") from error
+    return frames, read_json(folder / "manifest.json")
 
 
 def versions() -> dict[str, str]:
