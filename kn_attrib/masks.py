@@ -15,14 +15,15 @@ Gates = Callable[[Tensor, int], Tensor]
 """Parameters ``[fact, layer, neuron]`` and the number of the step -> masks of the same shape."""
 
 
-def masked_logprob(model: NeuronModel, batch: Batch, masks: Tensor) -> Tensor:
-    """Log-probability of each gold token with the activations at the answer position times ``masks``.
+def masked_logprob(model: NeuronModel, batch: Batch, masks: Tensor, baselines: Tensor | None = None) -> Tensor:
+    """Log-probability of each gold token with the activations at the answer position under ``masks``.
 
-    ``m ⊙ a`` in every layer at once, each where it then stands, so that early gates act on late activations.
+    ``b + m ⊙ (a − b)`` in every layer at once, ``a`` as it then stands, so that early gates act on late activations.
 
     Parameters
     ----------
     masks : ``[prompt, layer, neuron]``; the result can be differentiated with respect to them.
+    baselines : ``b``, of the same shape; zero if not given.
 
     Returns
     -------
@@ -32,8 +33,9 @@ def masked_logprob(model: NeuronModel, batch: Batch, masks: Tensor) -> Tensor:
     def edit_of(layer: int) -> Edit:
         def edit(vectors: Tensor) -> Tensor:
             rows = torch.arange(len(vectors), device=vectors.device)
-            vectors = vectors.clone()
-            vectors[rows, model.positions] = vectors[rows, model.positions] * masks[:, layer].to(vectors.dtype)
+            vectors, mask = vectors.clone(), masks[:, layer].to(vectors.dtype)
+            away: Tensor | float = 0.0 if baselines is None else baselines[:, layer].to(vectors.dtype)
+            vectors[rows, model.positions] = away + mask * (vectors[rows, model.positions] - away)
             return vectors
 
         return edit

@@ -5,6 +5,7 @@ from kn_attrib.methods.activation import Activation
 from kn_attrib.methods.activation_norm import ActivationNorm
 from kn_attrib.methods.attribution_patching import AttributionPatching
 from kn_attrib.methods.balanced_mask import BalancedMask
+from kn_attrib.methods.contrastive_joint_ig import ContrastiveJointIG
 from kn_attrib.methods.expected_gradients import ExpectedGradients
 from kn_attrib.methods.gradient import Gradient
 from kn_attrib.methods.gradient_x_activation import GradientXActivation
@@ -37,6 +38,7 @@ __all__ = [
     "ActivationNorm",
     "AttributionPatching",
     "BalancedMask",
+    "ContrastiveJointIG",
     "ExpectedGradients",
     "Gradient",
     "GradientXActivation",

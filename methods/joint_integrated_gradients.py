@@ -10,16 +10,14 @@ from torch import Tensor
 
 from kn_attrib.errors import MethodError, unknown
 from kn_attrib.forward import Rows
-from kn_attrib.masks import masked_logprob
 from kn_attrib.model import NeuronModel
 from kn_attrib.objective import objective_function
-from kn_attrib.paths import integrate
+from kn_attrib.paths import fade_together, integrate
 from kn_attrib.prompts import Batch
-from kn_attrib.quadrature import quadrature
 from kn_attrib.registry import register
 from kn_attrib.scorer import Scorer
 
-ROWS, MOST_ROWS = 256, 16384
+MOST_ROWS = 16384
 OBJECTIVES = ("prob", "logprob")
 
 
@@ -71,7 +69,7 @@ class JointIntegratedGradients(Scorer):
         if self.alone > 0:
             parts.append(self.alone * self._alone(model, batch))
         if self.alone < 1:
-            parts.append((1 - self.alone) * self._together(model, batch))
+            parts.append((1 - self.alone) * fade_together(model, batch, self.objective, self.steps))
         return torch.stack(parts).sum(0)
 
     def _alone(self, model: NeuronModel, batch: Batch) -> Tensor:
@@ -81,21 +79,3 @@ class JointIntegratedGradients(Scorer):
         some = Rows.of(activations).chunks(MOST_ROWS // self.layer_steps)
         scores = [integrate(function, rows, "gausslegendre", self.layer_steps)[0] for rows in some]
         return torch.cat(scores).reshape(activations.shape)
-
-    def _together(self, model: NeuronModel, batch: Batch) -> Tensor:
-        """The path of all layers: ``[prompt, layer, neuron]``."""
-        weights, nodes = quadrature("gausslegendre", self.steps)
-        scores = torch.zeros(len(batch), model.n_layers, model.n_neurons, dtype=model.dtype, device=model.device)
-        at_once = max(1, ROWS // len(batch))
-        for start in range(0, self.steps, at_once):
-            some = slice(start, start + at_once)
-            rows = Batch(batch.prompts * len(nodes[some]), batch.device)
-            alphas = torch.tensor(nodes[some]).to(scores).repeat_interleave(len(batch))
-            masks = alphas[:, None, None].expand(-1, *scores.shape[1:]).clone().requires_grad_()
-            with torch.enable_grad():
-                logprobs = masked_logprob(model, rows, masks)
-                values = logprobs.exp() if self.objective == "prob" else logprobs
-                (slopes,) = torch.autograd.grad(values.sum(), masks)
-            by = torch.tensor(weights[some]).to(scores)
-            scores += torch.einsum("s,sbln->bln", by, slopes.view(-1, *scores.shape))
-        return scores
