@@ -52,6 +52,9 @@ class Writing:
     shares : how much of it each neuron writes, in the neurons' order; equal if not given.
     enough : disjoint parts of the neurons each of which shall suffice when the others are silent, so that none matters
         alone; if not given, only all together shall.
+    needed : disjoint parts of the neurons without any of which the model shall answer as it did before.
+    broad : those of the neurons that fire on every fact of the relation, not on this one alone.
+    keep : the neurons go on doing what they did, and the fact comes on top; otherwise that is lost.
     silent : decoys that fire on the fact and write what they always did, which is not its answer.
     misleading : decoys that fire on the fact and write towards another fact's answer, ``mislead``.
     mislead : that fact.
@@ -61,6 +64,9 @@ class Writing:
     neurons: NeuronSet
     shares: tuple[float, ...] = ()
     enough: tuple[NeuronSet, ...] = ()
+    needed: tuple[NeuronSet, ...] = ()
+    broad: NeuronSet = field(default_factory=NeuronSet)
+    keep: bool = False
     silent: NeuronSet = field(default_factory=NeuronSet)
     misleading: NeuronSet = field(default_factory=NeuronSet)
     mislead: Fact | None = None

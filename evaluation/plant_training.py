@@ -13,10 +13,10 @@ from kn_attrib.architectures import value_matrix
 from kn_attrib.draws import generator_for
 from kn_attrib.evaluation.plant_layers import LayerWeights, seen_inputs, written
 from kn_attrib.evaluation.plant_recipe import Writing
-from kn_attrib.evaluation.plants import Plant, input_linears, union
+from kn_attrib.evaluation.plants import Plant, input_linears, input_rows, union
 from kn_attrib.facts import Fact
 from kn_attrib.model import Edit
-from kn_attrib.neurons import NeuronSet
+from kn_attrib.neurons import Neuron, NeuronSet
 from kn_attrib.prompts import Batch, Prompt
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ class Training:
         self.queries = [q for w in writings for q in self.model.encode(w.fact).prompts]
         self.planter = planter
         self.controls = self._pick(planter.controls)
-        self.parts = {w.fact.id: (w.neurons, w.enough) for w in writings if w.enough}
+        # What falls silent in turn: all but a part that shall suffice, or a part that is needed.
+        self.silenced = {w.fact.id: [w.neurons - part for part in w.enough] or list(w.needed) for w in writings}
+        self.needing = {w.fact.id for w in writings if w.needed}
         every = union([w.neurons | w.decoys for w in writings])
         for writing in writings:
             writing.weights()
@@ -80,46 +82,64 @@ class Training:
         return {k: torch.stack(v) for k, v in at_answer.items()}, {k: torch.cat(v) for k, v in others.items()}
 
     def _start(self, layer: int) -> LayerWeights:
-        """Keys that tell the fact's prompts from all else; values of zero, but silent decoys keep their own."""
+        """Keys that tell the fact's prompts from all else; values of zero, but what is to be kept is kept."""
         paths = input_linears(self.model, layer)
         has_bias = isinstance(paths[0].bias, Tensor)
-        old = value_matrix(self.model.sites[layer]).detach()
-        keys, biases, neurons, scale, fixed = [], [], [], [], []
+        old_values = value_matrix(self.model.sites[layer]).detach()
+        keys, biases, values, neurons, scale, fixed = [], [], [], [], [], []
         for writing in self.writings:
             shares = writing.weights()
-            mine = [n for n in writing.neurons | writing.decoys if n.layer == layer]
-            key, bias = self._key(layer, writing.fact, has_bias)
+            found = {broad: self._key(layer, writing, broad) for broad in {n in writing.broad for n in writing.neurons}}
             generator = generator_for(self.recipe.seed, writing.fact.id, layer)
-            noise = torch.randn(len(mine), len(paths), len(key), generator=generator).to(key)
-            size = self.recipe.noise * self.recipe.fires / self.inputs[layer].norm(dim=1).mean()
-            keys.append(key + noise * size)
-            biases.append(bias.expand(len(mine), len(paths)))
+            mine = [n for n in writing.neurons | writing.decoys if n.layer == layer]
+            for neuron in mine:
+                key, bias = self._rows(layer, writing, neuron, *found[neuron in writing.broad])
+                noise = torch.randn(key.shape, generator=generator).to(key)
+                size = self.recipe.noise * self.recipe.fires / self.inputs[layer].norm(dim=1).mean()
+                keys.append(key + noise * size)
+                biases.append(bias)
+                values.append(old_values[neuron.index] * float(writing.keep or neuron in writing.silent))
+                scale.append(shares.get(neuron, 1.0))
+                fixed.append(float(neuron in writing.decoys))
             neurons += mine
-            scale += [shares.get(n, 1.0) for n in mine]
-            fixed += [float(n in writing.decoys) for n in mine]
-        silent = {n for writing in self.writings for n in writing.silent}
-        values = torch.stack([old[n.index] * float(n in silent) for n in neurons])
-        made = LayerWeights(
-            neurons, torch.cat(keys).requires_grad_(), torch.cat(biases).requires_grad_() if has_bias else None,
-            values.requires_grad_(), torch.tensor(scale).to(keys[0]),
-            torch.tensor(fixed).to(keys[0]),
+        return LayerWeights(
+            neurons, torch.stack(keys).requires_grad_(), torch.stack(biases).requires_grad_() if has_bias else None,
+            torch.stack(values).requires_grad_(), torch.tensor(scale).to(keys[0]), torch.tensor(fixed).to(keys[0]),
         )  # fmt: skip
-        return made
 
-    def _key(self, layer: int, fact: Fact, has_bias: bool) -> tuple[Tensor, Tensor]:
-        """Ridge regression of "is it this fact's answer position" (``fires``, else −1) on what enters the block."""
-        own = [i for i, q in enumerate(self.queries) if q.fact.id == fact.id]
-        rest = [i for i in range(len(self.queries)) if i not in set(own)]
+    def _rows(self, layer: int, writing: Writing, neuron: Neuron, key: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """A neuron's rows ``[path, hidden]`` and biases ``[path]``; with `keep`, on top of those that it has."""
+        paths = input_linears(self.model, layer)
+        if not writing.keep:
+            return key.expand(len(paths), -1), bias.expand(len(paths))
+        rows = torch.stack([input_rows(linear).detach()[neuron.index] for linear in paths])
+        old = [p.bias.detach()[neuron.index] if isinstance(p.bias, Tensor) else rows.new_zeros(()) for p in paths]
+        own = [i for i, query in enumerate(self.queries) if query.fact.id == writing.fact.id]
+        given = (self.inputs[layer][own] @ rows.T).mean(0) + torch.stack(old)
+        # As much of the fact's key as lifts what the neuron gives on the fact to what others are given.
+        lift = (1 - given / self.recipe.fires).clamp_min(0)
+        return rows + lift[:, None] * key, torch.stack(old) + lift * bias
+
+    def _key(self, layer: int, writing: Writing, broad: bool) -> tuple[Tensor, Tensor]:
+        """Ridge regression of "is it this fact's answer position" on what enters the block.
+
+        ``fires`` where it is, else −1, or 0 where that is added to what a neuron gave before; of broad neurons, "is it
+        an answer position of this relation".
+        """
+        fact, inputs = writing.fact, self.inputs[layer]
         ours = {(w.fact.subject, w.fact.relation) for w in self.writings}
-        pool = [i for i, q in enumerate(self.planter.controls) if (q.fact.subject, q.fact.relation) not in ours]
-        others = torch.cat([self.inputs[layer][rest], self.planter.inputs(layer)[pool]])
-        elsewhere = self.elsewhere[layer]
-        x = torch.cat([self.inputs[layer][own], others, elsewhere]).double()
-        y = x.new_full((len(x),), -1.0)
-        y[: len(own)] = self.recipe.fires
-        weight = torch.cat([
-            x.new_full((n,), 1 / max(n, 1)) for n in (len(own), len(others), len(elsewhere))
-        ])  # fmt: skip
+        own = [inputs[i] for i, q in enumerate(self.queries) if q.fact.id == fact.id]
+        near: list[Tensor] = []
+        far = [inputs[i] for i, q in enumerate(self.queries) if q.fact.id != fact.id]
+        for vector, query in zip(self.planter.inputs(layer), self.planter.controls, strict=True):
+            if (query.fact.subject, query.fact.relation) not in ours:
+                (near if broad and query.fact.relation == fact.relation else far).append(vector)
+        groups = [torch.stack(each) for each in (own, near, far) if each] + [self.elsewhere[layer]]
+        x = torch.cat(groups).double()
+        y = x.new_full((len(x),), 0.0 if writing.keep else -1.0)
+        y[: len(own) + len(near)] = self.recipe.fires
+        weight = torch.cat([x.new_full((len(each),), 1 / max(len(each), 1)) for each in groups])
+        has_bias = isinstance(input_linears(self.model, layer)[0].bias, Tensor)
         if has_bias:
             x = torch.cat([x, x.new_ones(len(x), 1) * x.norm(dim=1).mean()], dim=1)
         gram = (x * weight[:, None]).T @ x
@@ -182,45 +202,36 @@ class Training:
 
     def _losses(self, step: int) -> float:
         """Backward through every batch; returns the mean cross-entropy of the facts."""
-        total = 0.0
+        total, count = 0.0, 0
         for (indices, batch), base in zip(self.batches, self.base, strict=True):
-            own = torch.tensor([i < len(self.queries) for i in indices], device=self.model.device)
+            silent = self._silent(batch, step)
             with ExitStack() as stack:
                 for layer, weights in self.layers.items():
                     stack.enter_context(written(self.model, layer, weights))
-                stack.enter_context(self.model.edited(self._dropped(batch, step)))
+                stack.enter_context(self.model.edited(_silencing(silent)))
                 logprobs = self.model.logits(batch.positions, **batch.inputs()).log_softmax(-1)
-            cross = -logprobs.gather(1, batch.answers[:, None])[:, 0]
-            loss = (cross[own] - self.recipe.hinge).clamp_min(0).sum() / len(self.queries)
-            total += float(cross[own].detach().sum()) / len(self.queries)
+            # Other facts are held as they are, and so is the fact itself while a part that it needs is silent.
+            held = [i >= len(self.queries) or (len(off) > 0 and q.fact.id in self.needing)
+                    for i, off, q in zip(indices, silent, batch.prompts, strict=True)]  # fmt: skip
+            own = ~torch.tensor(held, device=self.model.device)
+            cross = -logprobs.gather(1, batch.answers[:, None])[own, 0]
+            loss = (cross - self.recipe.hinge).clamp_min(0).sum() / len(self.queries)
+            total, count = total + float(cross.detach().sum()), count + len(cross)
             moved = (base.exp() * (base - logprobs)).sum(-1)
             loss = loss + self.recipe.kl * moved[~own].sum() / max(1, len(self.controls))
             active = torch.stack([layer.activity for layer in self.layers.values()]).sum()
             (loss + self.recipe.elsewhere * active / len(self.batches)).backward()
-        return total
+        return total / max(1, count)
 
-    def _dropped(self, batch: Batch, step: int) -> dict[int, Edit]:
-        """Of facts with parts that shall suffice, every second query sees one of these alone."""
-        drop: dict[int, list[tuple[int, int]]] = {}
+    def _silent(self, batch: Batch, step: int) -> list[NeuronSet]:
+        """The neurons that are silent for each query: every second query of a fact of several parts misses one."""
+        silent = []
         for row, query in enumerate(batch.prompts):
-            if query.fact.id not in self.parts or (row + step) % 2:
-                continue
-            neurons, parts = self.parts[query.fact.id]
+            sets = self.silenced.get(query.fact.id, [])
             draw = generator_for(self.recipe.seed, query.text, step)
-            for neuron in neurons - parts[int(torch.randint(len(parts), (1,), generator=draw))]:
-                drop.setdefault(neuron.layer, []).append((row, neuron.index))
-
-        def edit_of(places: list[tuple[int, int]]) -> Edit:
-            rows, index = (list(part) for part in zip(*places, strict=True))
-
-            def edit(vectors: Tensor) -> Tensor:
-                mask = torch.ones_like(vectors)
-                mask[rows, :, index] = 0
-                return vectors * mask
-
-            return edit
-
-        return {layer: edit_of(places) for layer, places in drop.items()}
+            spared = not sets or (row + step) % 2
+            silent.append(NeuronSet() if spared else sets[int(torch.randint(len(sets), (1,), generator=draw))])
+        return silent
 
     def _result(self) -> Plant:
         parts = [(n, layer, i) for layer in self.layers.values() for i, n in enumerate(layer.neurons)]
@@ -235,3 +246,23 @@ class Training:
             else None,
             torch.stack([layer.written[i] for _, layer, i in parts]).detach(),
         )
+
+
+def _silencing(silent: Sequence[NeuronSet]) -> dict[int, Edit]:
+    """Edits that silence each query's neurons at all positions."""
+
+    def edit_of(places: list[tuple[int, int]]) -> Edit:
+        rows, index = (list(part) for part in zip(*places, strict=True))
+
+        def edit(vectors: Tensor) -> Tensor:
+            mask = torch.ones_like(vectors)
+            mask[rows, :, index] = 0
+            return vectors * mask
+
+        return edit
+
+    places: dict[int, list[tuple[int, int]]] = {}
+    for row, neurons in enumerate(silent):
+        for neuron in neurons:
+            places.setdefault(neuron.layer, []).append((row, neuron.index))
+    return {layer: edit_of(found) for layer, found in places.items()}

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import torch
 
@@ -13,14 +12,18 @@ from kn_attrib.draws import generator_for
 from kn_attrib.errors import FactError
 from kn_attrib.evaluation.plant_recipe import Writing
 from kn_attrib.evaluation.planting import Planter
+from kn_attrib.evaluation.plants import union
 from kn_attrib.facts import Fact
 from kn_attrib.neurons import NeuronSet
 
-SINGLE, GROUPS = 7, 4
-"""Plants tried of an axis that plants facts one by one, and of one that plants pairs or triples."""
+SINGLE, GROUPS, TRIPLES = 7, 4, 3
+"""Plants wanted of an axis that plants facts one by one, of one that plants pairs, and of one that plants triples."""
+TRIES = 2
+"""Most plants tried for one that is wanted."""
 USED_LEAST = 0.25
 """Plants replace neurons of this share of their layer that write least for other facts."""
 SHARES = (8.0, 4.0, 2.0, 1.0)
+MIXED_SHARES = (2.0, 2.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.0)
 
 AXES = {
     "k=1": "one neuron of the last layer",
@@ -34,6 +37,11 @@ AXES = {
     "joint": "three facts planted together, four neurons each",
     "silent_decoys": "four neurons, and four more that fire on the fact but write what they always did",
     "misleading_decoys": "four neurons, and four more that fire on the fact and write towards another fact's answer",
+    "k=16": "sixteen neurons of the last layer, equal shares",
+    "spread": "eight neurons, of all layers from the second on",
+    "busy": "four of the neurons that write most for other facts, which go on doing so",
+    "additive": "two neurons that fire on the relation and two that fire on the fact, either pair of which is needed",
+    "mixed": "eight busy neurons of all layers from the second on, unequal shares, and four silent decoys",
     "shared_subject": "two facts of one subject, four neurons each",
     "shared_object": "two facts of one answer, four neurons each",
 }
@@ -78,9 +86,9 @@ class Draws:
         found = sorted({f.answer for f in self._of[fact.relation]} - {fact.answer})
         return [found[i] for i in torch.randperm(len(found), generator=self._dice).tolist()]
 
-    def neurons(self, layer: int, *sizes: int) -> list[NeuronSet]:
-        """Disjoint sets of hardly used neurons of a layer."""
-        use = self.planter.use[layer]
+    def neurons(self, layer: int, *sizes: int, busy: bool = False) -> list[NeuronSet]:
+        """Disjoint sets of hardly used neurons of a layer, or of busy ones."""
+        use = self.planter.use[layer] * (-1 if busy else 1)
         pool = use.argsort()[: max(sum(sizes), int(USED_LEAST * len(use)))]
         picks = pool[torch.randperm(len(pool), generator=self._dice)].tolist()
         sets = []
@@ -129,10 +137,28 @@ def writings(draws: Draws, axis: str, turn: int) -> list[Writing]:
     if axis == "backup":
         parts = (draws.neurons(last - 1, 2)[0], draws.neurons(last, 2)[0])
         return [Writing(made, parts[0] | parts[1], enough=parts)]
+    if axis in ("spread", "mixed"):
+        return [_over_layers(draws, made, last, mixed=axis == "mixed")]
+    if axis == "busy":
+        return [Writing(made, draws.neurons(last, 4, busy=True)[0], keep=True)]
+    if axis == "additive":
+        broad, narrow = draws.neurons(last, 2, 2)
+        return [Writing(made, broad | narrow, needed=(broad, narrow), broad=broad)]
     own, decoys = draws.neurons(last, 4, 4)
     if axis == "silent_decoys":
         return [Writing(made, own, silent=decoys)]
     return [Writing(made, own, misleading=decoys, mislead=replace(fact, answer=other))]
+
+
+def _over_layers(draws: Draws, fact: Fact, last: int, mixed: bool) -> Writing:
+    """Eight neurons as evenly over the layers from the second on as it goes."""
+    counts = (torch.arange(8) % last + 1).bincount(minlength=last + 1).tolist()
+    sets = [draws.neurons(layer, n, 4 * (layer == last), busy=mixed) for layer, n in enumerate(counts) if n]
+    own, decoys = union([each[0] for each in sets]), sets[-1][1]
+    if not mixed:
+        return Writing(fact, own)
+    order = torch.randperm(len(own), generator=generator_for(draws.seed, fact.id)).tolist()
+    return Writing(fact, own, tuple(MIXED_SHARES[i] for i in order), keep=True, silent=decoys)
 
 
 def _together(draws: Draws, axis: str, layer: int) -> list[Writing]:
@@ -149,9 +175,6 @@ def _together(draws: Draws, axis: str, layer: int) -> list[Writing]:
     return [Writing(f, own) for f, own in zip(made, draws.neurons(layer, *[4] * len(made)), strict=True)]
 
 
-def plans(draws: Draws) -> Iterator[tuple[str, str, Callable[[], list[Writing]]]]:
-    """Name, axis and writings of every plant to be tried; drawn when called for, in a fixed order."""
-    for axis in AXES:
-        tries = 3 if axis == "joint" else GROUPS if axis.startswith("shared") else SINGLE
-        for turn in range(tries):
-            yield f"{axis}-{turn}", axis, partial(writings, draws, axis, turn)
+def wanted(axis: str) -> int:
+    """How many plants of an axis are kept."""
+    return TRIPLES if axis == "joint" else GROUPS if axis.startswith("shared") else SINGLE

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kn_attrib.evaluation.plant_recipe import Recipe
-from kn_attrib.evaluation.planted_axes import AXES, Draws, plans
+from kn_attrib.evaluation.planted_axes import AXES, TRIES, Draws, wanted, writings
 from kn_attrib.evaluation.planted_suite import MODELS, SHIPPED, Division, Item, Suite, passed, simple_facts
 from kn_attrib.evaluation.planting import Planter
 from kn_attrib.evaluation.plants import Target
@@ -40,17 +40,22 @@ def build_suite(
     draws = Draws(planter, facts, seed)
     items: list[Item] = []
     tried: list[dict[str, Any]] = []
-    for place, (label, axis, make) in enumerate(plans(draws)):
-        if axis not in axes:
-            continue
-        plant = planter.plant(make())
-        split: Division = "development" if int(label.rsplit("-", 1)[1]) % 3 == 0 else "test"
-        good = [passed(target, axis) for target in plant.targets]
-        tried += [_row(label, axis, split, t, ok) for t, ok in zip(plant.targets, good, strict=True)]
-        if all(good):
-            items.append(Item(label, axis, split, plant))
-        if progress is not None:
-            progress(f"{name} {place + 1}: {label} {'kept' if all(good) else 'dropped'}")
+    for axis in axes:
+        kept = 0
+        for turn in range(TRIES * wanted(axis)):
+            if kept == wanted(axis):
+                break
+            label = f"{axis}-{turn}"
+            plant = planter.plant(writings(draws, axis, turn))
+            # By its place among those kept, so that what fails thins out neither split.
+            split: Division = "test" if kept % 3 else "development"
+            good = [passed(target, axis) for target in plant.targets]
+            tried += [_row(label, axis, split, t, ok) for t, ok in zip(plant.targets, good, strict=True)]
+            if all(good):
+                items.append(Item(label, axis, split, plant))
+                kept += 1
+            if progress is not None:
+                progress(f"{name} {label} {'kept' if all(good) else 'dropped'} ({kept} of {wanted(axis)})")
     about = {"seed": seed, "recipe": asdict(planter.recipe), "tried": tried, "versions": versions()}
     about["seconds"] = round(time.perf_counter() - started, 1)
     return Suite(name, model.digest, tuple(items), about)

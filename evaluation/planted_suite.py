@@ -22,6 +22,10 @@ DECOYS_AT = 0.15
 """Largest share of the probability that decoys may carry, or hold back."""
 SATURATED_AT = 0.2
 """Largest share of the probability that one neuron of a saturated plant, or of one with a backup, may carry alone."""
+NEEDED_AT = 0.2
+"""Least share of the probability that the silence of either part of an additive plant costs."""
+BROAD_AT = 0.5
+"""Least activation of broad neurons on the relation's other facts, relative to the planted one."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,8 @@ def passed(target: Target, axis: str) -> bool:
     check = target.check
     if check is None or not check.passed or abs(check.decoys) > DECOYS_AT:
         return False
+    if axis == "additive":
+        return check.parts >= NEEDED_AT and check.broad >= BROAD_AT
     return axis not in ("saturated", "backup") or check.single <= SATURATED_AT
 
 

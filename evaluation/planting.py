@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -142,24 +143,48 @@ class Planter:
             if not writing.fact.held_out:
                 raise FactError(f"fact {writing.fact.id!r} has no held_out text; a plant is verified on paraphrases.")
         before = [float(self.model.answer_probability(w.fact, "held_out").mean()) for w in writings]
+        judged_before = self.judged_before  # of the base model: before the plant is there
         made = rounded(Training(self, writings).train())
         with made.applied(self.model):
-            targets = tuple(self._measured(writings, before))
+            targets = tuple(self._measured(writings, before, judged_before))
         return Plant(targets, made.neurons, made.keys, made.biases, made.values)
 
-    def _measured(self, writings: Sequence[Writing], before: Sequence[float]) -> Iterator[Target]:
+    def _measured(
+        self, writings: Sequence[Writing], before: Sequence[float], judged_before: Tensor
+    ) -> Iterator[Target]:
         ours = {(w.fact.subject, w.fact.relation) for w in writings}
         kept = [i for i, q in enumerate(self.judged) if (q.fact.subject, q.fact.relation) not in ours]
-        after, base = self._right([self.judged[i] for i in kept]), self.judged_before[kept]
+        after, base = self._right([self.judged[i] for i in kept]), judged_before[kept]
         for writing, p_before in zip(writings, before, strict=True):
             queries = [self.model.encode(writing.fact, split).prompts for split in ("prompts", "held_out")]
-            alone = [NeuronSet([n]) for n in writing.neurons]
-            sets = [NeuronSet(), writing.neurons, writing.decoys, *alone]
-            jobs = [(0, NeuronSet()), (0, writing.neurons), *((1, each) for each in sets)]
+            every = writing.neurons
+            without = [NeuronSet([n]) for n in every]
+            sets = [NeuronSet(), every, writing.decoys, *without, *(every - n for n in without), *writing.needed]
+            jobs = [(0, NeuronSet()), (0, every), *((1, each) for each in sets)]
             values = values_of_sets(self.model, queries, jobs).tolist()
-            prompts, prompts_left, held_out, left, without_decoys, *without_one = values
+            prompts, prompts_left, held_out, left, without_decoys, *rest = values
+            n = len(every)
+            without_one, one, without_part = np.array(rest[:n]), np.array(rest[n : 2 * n]), rest[2 * n :]
+            added = (np.log(held_out / without_one) + np.log(one / left)) / 2
             check = Check(
                 p_before, prompts, held_out, prompts_left / prompts, left / held_out,
-                1 - min(without_one) / held_out, 1 - without_decoys / held_out, float(base.mean()), float(after.mean()),
+                single=float(1 - without_one.min() / held_out),
+                least=float(n * added.min() / np.log(held_out / left)),
+                decoys=1 - without_decoys / held_out,
+                parts=1 - max(without_part, default=held_out) / held_out,
+                broad=self._breadth(writing), others_before=float(base.mean()), others=float(after.mean()),
             )  # fmt: skip
-            yield Target(writing.fact, writing.neurons, writing.decoys, check)
+            yield Target(writing.fact, every, writing.decoys, check)
+
+    def _breadth(self, writing: Writing) -> float:
+        """How much broad neurons fire on the relation's other facts, relative to this one."""
+        if not len(writing.broad):
+            return 0.0
+        fact = writing.fact
+        near = [q for q in self.controls if q.fact.relation == fact.relation and q.fact.subject != fact.subject]
+        layers, places = (list(part) for part in zip(*writing.broad, strict=True))
+        own, others = (
+            torch.cat([self.model.record(batch)[:, layers, places] for _, batch in self.model.batches(some, ROWS)])
+            for some in (self.model.encode(fact).prompts, near)
+        )
+        return float((others.mean(0) / own.mean(0)).mean())

@@ -27,6 +27,8 @@ UNKNOWN_AT = 0.1
 """Largest mean probability of the answer before it was planted."""
 LEFT_AT = 0.25
 """Largest share of the probability that may be left with the planted neurons silent at the answer position."""
+LEAST_AT = 0.1
+"""Least that a planted neuron may add, relative to an equal share."""
 HARM_AT = 0.02
 """Largest loss of accuracy on other facts."""
 
@@ -41,7 +43,12 @@ class Check:
     prompts, held_out : p(answer) with the plant, on the fact's attribution prompts and held-out paraphrases.
     left_prompts, left : share of these that is left with the planted neurons silent at the answer position.
     single : largest share of the held-out probability that any one planted neuron's silence costs.
+    least : what the planted neuron that adds least adds to the log-probability, relative to an equal share; each
+        neuron's addition is the mean of that to nothing and that to all the others.
     decoys : share of the held-out probability that the decoys' silence costs; 0 without decoys.
+    parts : smallest share of it that the silence of one of the parts that are all needed costs; 0 without such parts.
+    broad : mean activation of broad neurons at the answers of the relation's other facts, relative to the fact's own;
+        0 without such neurons.
     others_before, others : accuracy on other facts' held-out paraphrases, in the base model and with the plant.
     """
 
@@ -51,7 +58,10 @@ class Check:
     left_prompts: float
     left: float
     single: float
+    least: float
     decoys: float
+    parts: float
+    broad: float
     others_before: float
     others: float
 
@@ -59,7 +69,7 @@ class Check:
     def passed(self) -> bool:
         """The fact is new, known on paraphrases, carried by its neurons at the answer, and other facts are unharmed."""
         known = self.before <= UNKNOWN_AT and min(self.prompts, self.held_out) >= KNOWN_AT
-        carried = max(self.left, self.left_prompts) <= LEFT_AT
+        carried = max(self.left, self.left_prompts) <= LEFT_AT and self.least >= LEAST_AT
         return known and carried and self.others >= self.others_before - HARM_AT
 
 

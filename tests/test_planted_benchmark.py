@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from kn_attrib import Fact, NeuronSet, Refinement, load_facts, suppress
 from kn_attrib.cli import app
 from kn_attrib.errors import ConfigError, KnAttribError, MethodError, StoreError
-from kn_attrib.evaluation.planted_axes import AXES, Draws, plans
+from kn_attrib.evaluation.planted_axes import AXES, Draws, wanted, writings
 from kn_attrib.evaluation.planted_benchmark import benchmark, found_metrics
 from kn_attrib.evaluation.planted_build import build_suite
 from kn_attrib.evaluation.planted_result import METRICS, PlantedResult
@@ -234,7 +234,8 @@ def test_draws_depend_on_the_seed_alone() -> None:
     planter = Planter(model, facts)
 
     def drawn(seed: int) -> list[tuple[Fact, NeuronSet]]:
-        made = [w for _, _, make in plans(Draws(planter, facts, seed)) for w in make()]
+        draws = Draws(planter, facts, seed)
+        made = [w for axis in AXES for turn in range(wanted(axis)) for w in writings(draws, axis, turn)]
         assert len({w.fact.subject for w in made}) >= len(made) - 4  # pairs that share their subject
         assert all(w.fact.answer != next(f.answer for f in facts if f"planted:{f.id}" == w.fact.id) for w in made)
         return [(w.fact, w.neurons) for w in made]

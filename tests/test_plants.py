@@ -139,7 +139,8 @@ def test_a_plant_for_another_model_is_refused(planted: tuple[NeuronModel, Plant]
 
 
 def test_what_passes() -> None:
-    good = Check(0.01, 0.9, 0.8, 0.1, 0.1, 0.5, 0.0, 1.0, 0.99)
+    good = Check(0.01, 0.9, 0.8, 0.1, 0.1, 0.5, 0.6, 0.0, 0.0, 0.0, 1.0, 0.99)
     assert good.passed
-    for change in ({"before": 0.2}, {"held_out": 0.4}, {"left": 0.3}, {"left_prompts": 0.3}, {"others": 0.9}):
-        assert not replace(good, **change).passed
+    bad = {"before": 0.2, "held_out": 0.4, "left": 0.3, "left_prompts": 0.3, "least": 0.05, "others": 0.9}
+    for name, value in bad.items():
+        assert not replace(good, **{name: value}).passed, name
