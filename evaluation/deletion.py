@@ -21,7 +21,6 @@ from kn_attrib.evaluation.protocols import (
     ProtocolResult,
     describe_model,
     jsonable,
-    no_facts,
     scorers_of,
     share_of,
     top_of_layers,
@@ -183,7 +182,7 @@ class _Run:
             self.model, self.facts, limit=s.limit, max_prompts=s.max_prompts, known_share=s.known_share
         )
         if not selection.targets:
-            raise no_facts(self.model, selection, "that it has memorised")
+            raise selection.no_facts(f"{self.model.name} has no fact that it has memorised")
         self.sentences = self._sentences(selection)
         texts = {c.fact.id: self._texts(c, selection) for c in selection.targets}
         before = {fact: self._measured(groups) for fact, groups in texts.items()}

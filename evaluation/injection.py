@@ -21,7 +21,6 @@ from kn_attrib.evaluation.protocols import (
     ProtocolResult,
     describe_model,
     jsonable,
-    no_facts,
     recall,
     scorers_of,
     share_of,
@@ -170,7 +169,7 @@ class _Run:
         )
         chosen = self._chosen(selection)
         if not chosen:
-            raise no_facts(self.model, selection, WANTED[s.information])
+            raise selection.no_facts(f"{self.model.name} has no fact {WANTED[s.information]}")
         plan = [(fact, ratio) for fact in chosen for ratio in s.ratios]
         for fact, ratio in tqdm(plan, desc="INJ", disable=None if progress else True, leave=False):
             self._fact(fact, ratio, selection)

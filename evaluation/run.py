@@ -14,7 +14,6 @@ from typing import Any
 import pandas as pd
 from tqdm.auto import tqdm
 
-from kn_attrib.errors import FactError
 from kn_attrib.evaluation.agreement import agreement
 from kn_attrib.evaluation.changes import Changes
 from kn_attrib.evaluation.comparison import Comparison
@@ -129,11 +128,7 @@ class Run:
                 known_share=s.known_share, keep=s.keep, max_rows=s.max_rows, progress=update,
             )  # fmt: skip
         if not selection.targets:
-            counts = pd.Series([c.status for c in selection.candidates]).value_counts().to_dict()
-            first = next((c.skipped[0].reason for c in selection.candidates if c.skipped), "")
-            raise FactError(
-                f"none of the {len(self.facts)} facts can be judged on {self.model.name}: {counts}. {first}".strip()
-            )
+            raise selection.no_facts(f"none of the {len(self.facts)} facts can be judged on {self.model.name}")
         return selection
 
     def _score(self, parts: Parts, scored: dict[str, Scored]) -> None:

@@ -17,8 +17,8 @@ from kn_attrib.evaluation.grid import Factor, compare_grid
 from kn_attrib.evaluation.journal import Journal
 from kn_attrib.facts import FactSet
 from kn_attrib.model import NeuronModel
-from kn_attrib.registry import list_methods
 from kn_attrib.store import check_writable
+from kn_attrib.unit_methods import expanded
 
 NAME = "compare"
 METHODS = (
@@ -71,7 +71,7 @@ def command(
     """
     _open(out, overwrite)
     options.plugins(plugin)
-    chosen = [name for part in options.split(methods) for name in (list_methods() if part == "all" else [part])]
+    chosen = expanded(options.split(methods))
     settings: dict[str, Any] = {
         "budgets": options.integers("budgets", budgets), "refinement": refinement or None, "factor": factor,
         "control_facts": control_facts, "limit": limit or None, "max_prompts": max_prompts or None,
