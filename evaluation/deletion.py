@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,12 @@ from kn_attrib.evaluation.parts import measuring
 from kn_attrib.evaluation.perplexity import perplexity
 from kn_attrib.evaluation.protocols import (
     ProtocolResult,
-    describe_model,
     jsonable,
     scorers_of,
     share_of,
     top_of_layers,
 )
+from kn_attrib.evaluation.provenance import manifest_of, methods_of
 from kn_attrib.evaluation.selection import Candidate, Selection, select_facts
 from kn_attrib.facts import SLOT, Fact, FactSet, load_facts
 from kn_attrib.interventions import suppress
@@ -33,7 +32,6 @@ from kn_attrib.prompts import Text, by_text
 from kn_attrib.scorer import Scorer
 from kn_attrib.scores import NeuronScores
 from kn_attrib.scoring import fit, score_prompts
-from kn_attrib.store import versions
 
 METHODS = ("hard_concrete", "slimming", "ablation", "integrated_gradients", "activation_norm", "activation", "random")
 COLUMNS = ("method", "ratio", "group", "metric")
@@ -258,18 +256,8 @@ class _Run:
                 ]
 
     def _manifest(self, started: float) -> dict[str, Any]:
-        return {
-            "protocol": "del",
-            "columns": list(COLUMNS),
-            "model": describe_model(self.model),
-            "facts": {"sha256": self.facts.digest, "n": len(self.facts)},
-            "settings": jsonable(asdict(self.settings)),
-            "sentences": self.sentences,
-            "methods": [
-                {"method": label, "name": scorer.name, "params": scorer.params(), **self.cost.get(label, {})}
-                for label, scorer in self.scorers.items()
-            ],
-            "versions": versions(),
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "seconds": round(time.perf_counter() - started, 1),
-        }
+        return manifest_of(
+            self.model, self.facts, started, protocol="del", columns=list(COLUMNS),
+            settings=jsonable(asdict(self.settings)), sentences=self.sentences,
+            methods=methods_of(self.scorers, self.cost),
+        )  # fmt: skip

@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from kn_attrib.evaluation.parts import measuring
 from kn_attrib.evaluation.planted_result import PlantedResult
 from kn_attrib.evaluation.planted_suite import MODELS, SHIPPED, Item, Suite, load_suite, simple_facts
 from kn_attrib.evaluation.plants import Target
+from kn_attrib.evaluation.provenance import methods_of, stamp
 from kn_attrib.facts import Fact, load_facts
 from kn_attrib.model import NeuronModel
 from kn_attrib.neurons import NeuronSet
@@ -28,7 +28,6 @@ from kn_attrib.registry import make_scorer
 from kn_attrib.scorer import Scorer
 from kn_attrib.scores import NeuronScores
 from kn_attrib.scoring import score
-from kn_attrib.store import versions
 from kn_attrib.unit_methods import Method, expanded, labelled
 
 DIGITS = {"seconds": 5, "forwards": 1, "backwards": 1}
@@ -97,9 +96,7 @@ def benchmark(
         "settings": {"split": split, "limit": limit, "max_prompts": max_prompts, "contrast_facts": contrast_facts,
                      "seed": seed},
         "methods": run.records(),
-        "versions": versions(),
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "seconds": round(time.perf_counter() - started, 1),
+        **stamp(started),
     }  # fmt: skip
     return PlantedResult(pd.DataFrame(run.rows), manifest)
 
@@ -189,12 +186,11 @@ class _Run:
 
     def records(self) -> list[dict[str, Any]]:
         """Each method with its parameters and what it cost per prompt."""
-        n = max(1, self.prompts)
-        return [
-            {"method": label, "name": scorer.name, "params": scorer.params(),
-             **{what: round(spent / n, DIGITS[what]) for what, spent in self.cost.get(label, {}).items()}}
-            for label, scorer in self.scorers.items()
-        ]  # fmt: skip
+        cost = {
+            label: {what: round(spent / self.prompts, DIGITS[what]) for what, spent in each.items()}
+            for label, each in self.cost.items()
+        }
+        return methods_of(self.scorers, cost)
 
 
 def _trimmed(model: NeuronModel, fact: Fact, most: int) -> Fact:
