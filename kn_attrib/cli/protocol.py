@@ -13,7 +13,8 @@ from kn_attrib.errors import ConfigError, unknown
 from kn_attrib.evaluation import ProtocolResult, run_deletion, run_injection
 from kn_attrib.evaluation.comparison import check_folder
 from kn_attrib.evaluation.injection import METHODS, Information
-from kn_attrib.evaluation.protocol_tables import before_deletion, deletion_table, injection_table, markdown
+from kn_attrib.evaluation.markdown import markdown
+from kn_attrib.evaluation.protocol_tables import before_deletion, deletion_table, injection_table
 from kn_attrib.store import check_writable
 
 NAME = "protocol"
