@@ -16,6 +16,7 @@ from kn_attrib.errors import ConfigError
 from kn_attrib.evaluation.draws import generator
 from kn_attrib.evaluation.parts import measuring
 from kn_attrib.evaluation.perplexity import perplexity
+from kn_attrib.evaluation.plain_text import sentences_of
 from kn_attrib.evaluation.protocols import (
     ProtocolResult,
     jsonable,
@@ -25,7 +26,7 @@ from kn_attrib.evaluation.protocols import (
 )
 from kn_attrib.evaluation.provenance import manifest_of, methods_of
 from kn_attrib.evaluation.selection import Candidate, Selection, select_facts
-from kn_attrib.facts import SLOT, Fact, FactSet, load_facts
+from kn_attrib.facts import Fact, FactSet, load_facts
 from kn_attrib.interventions import suppress
 from kn_attrib.model import NeuronModel
 from kn_attrib.prompts import Text, by_text
@@ -216,12 +217,10 @@ class _Run:
         if self.text is not None:
             return list(self.text)
         # Not the targets' own: forgetting these is what is asked for.
-        others = [c for c in selection.candidates if c.status == "limit"] or list(selection.targets)
+        others = [c for c in selection.candidates if c.status == "limit"] or selection.targets
         if self.model.kind == "encoder-decoder":
             return []
-        order = generator(self.settings.seed, "sentences").permutation(len(others))[: self.settings.sentences]
-        chosen = [others[int(i)].held_out[0] for i in order]
-        return [text.text.replace(SLOT, text.fact.answer) for text in chosen]
+        return [sentence for sentence, _ in sentences_of(others, self.settings.seed, self.settings.sentences)]
 
     def _measured(self, texts: dict[str, tuple[Text, ...]]) -> dict[tuple[str, str], float]:
         """(group, metric) -> value, as the model now is."""
