@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +16,23 @@ from kn_attrib.errors import ConfigError
 from kn_attrib.evaluation.draws import generator
 from kn_attrib.evaluation.parts import measuring
 from kn_attrib.evaluation.perplexity import perplexity
+from kn_attrib.evaluation.plain_text import sentences_of
 from kn_attrib.evaluation.protocols import (
     ProtocolResult,
-    describe_model,
     jsonable,
-    no_facts,
     scorers_of,
     share_of,
     top_of_layers,
 )
+from kn_attrib.evaluation.provenance import manifest_of, methods_of
 from kn_attrib.evaluation.selection import Candidate, Selection, select_facts
-from kn_attrib.facts import SLOT, Fact, FactSet, load_facts
+from kn_attrib.facts import Fact, FactSet, load_facts
 from kn_attrib.interventions import suppress
 from kn_attrib.model import NeuronModel
 from kn_attrib.prompts import Text, by_text
 from kn_attrib.scorer import Scorer
 from kn_attrib.scores import NeuronScores
 from kn_attrib.scoring import fit, score_prompts
-from kn_attrib.store import versions
 
 METHODS = ("hard_concrete", "slimming", "ablation", "integrated_gradients", "activation_norm", "activation", "random")
 COLUMNS = ("method", "ratio", "group", "metric")
@@ -183,7 +181,7 @@ class _Run:
             self.model, self.facts, limit=s.limit, max_prompts=s.max_prompts, known_share=s.known_share
         )
         if not selection.targets:
-            raise no_facts(self.model, selection, "that it has memorised")
+            raise selection.no_facts(f"{self.model.name} has no fact that it has memorised")
         self.sentences = self._sentences(selection)
         texts = {c.fact.id: self._texts(c, selection) for c in selection.targets}
         before = {fact: self._measured(groups) for fact, groups in texts.items()}
@@ -219,12 +217,10 @@ class _Run:
         if self.text is not None:
             return list(self.text)
         # Not the targets' own: forgetting these is what is asked for.
-        others = [c for c in selection.candidates if c.status == "limit"] or list(selection.targets)
+        others = [c for c in selection.candidates if c.status == "limit"] or selection.targets
         if self.model.kind == "encoder-decoder":
             return []
-        order = generator(self.settings.seed, "sentences").permutation(len(others))[: self.settings.sentences]
-        chosen = [others[int(i)].held_out[0] for i in order]
-        return [text.text.replace(SLOT, text.fact.answer) for text in chosen]
+        return [sentence for sentence, _ in sentences_of(others, self.settings.seed, self.settings.sentences)]
 
     def _measured(self, texts: dict[str, tuple[Text, ...]]) -> dict[tuple[str, str], float]:
         """(group, metric) -> value, as the model now is."""
@@ -259,18 +255,8 @@ class _Run:
                 ]
 
     def _manifest(self, started: float) -> dict[str, Any]:
-        return {
-            "protocol": "del",
-            "columns": list(COLUMNS),
-            "model": describe_model(self.model),
-            "facts": {"sha256": self.facts.digest, "n": len(self.facts)},
-            "settings": jsonable(asdict(self.settings)),
-            "sentences": self.sentences,
-            "methods": [
-                {"method": label, "name": scorer.name, "params": scorer.params(), **self.cost.get(label, {})}
-                for label, scorer in self.scorers.items()
-            ],
-            "versions": versions(),
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "seconds": round(time.perf_counter() - started, 1),
-        }
+        return manifest_of(
+            self.model, self.facts, started, protocol="del", columns=list(COLUMNS),
+            settings=jsonable(asdict(self.settings)), sentences=self.sentences,
+            methods=methods_of(self.scorers, self.cost),
+        )  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,15 +18,14 @@ from kn_attrib.evaluation.finetune import Injection, inject
 from kn_attrib.evaluation.parts import measuring
 from kn_attrib.evaluation.protocols import (
     ProtocolResult,
-    describe_model,
     jsonable,
-    no_facts,
     recall,
     scorers_of,
     share_of,
     top_of_layers,
     top_of_model,
 )  # fmt: skip
+from kn_attrib.evaluation.provenance import manifest_of, methods_of
 from kn_attrib.evaluation.selection import Candidate, Selection, select_facts
 from kn_attrib.facts import Fact, FactSet, load_facts
 from kn_attrib.model import NeuronModel
@@ -35,7 +33,6 @@ from kn_attrib.neurons import Neuron, NeuronSet
 from kn_attrib.prompts import Prompt
 from kn_attrib.scorer import Scorer
 from kn_attrib.scoring import fit, score_prompts
-from kn_attrib.store import versions
 from kn_attrib.weights import write_values
 
 Information = Literal["counterfactual", "unknown"]
@@ -170,7 +167,7 @@ class _Run:
         )
         chosen = self._chosen(selection)
         if not chosen:
-            raise no_facts(self.model, selection, WANTED[s.information])
+            raise selection.no_facts(f"{self.model.name} has no fact {WANTED[s.information]}")
         plan = [(fact, ratio) for fact in chosen for ratio in s.ratios]
         for fact, ratio in tqdm(plan, desc="INJ", disable=None if progress else True, leave=False):
             self._fact(fact, ratio, selection)
@@ -257,21 +254,9 @@ class _Run:
                     )  # fmt: skip
 
     def _manifest(self, started: float) -> dict[str, Any]:
-        return {
-            "protocol": "inj",
-            "columns": list(COLUMNS),
-            "model": describe_model(self.model),
-            "facts": {"sha256": self.facts.digest, "n": len(self.facts)},
-            "settings": jsonable(asdict(self.settings)),
-            "reached": {
-                str(r): sum(e["reached"] for e in self.records if e["ratio"] == r) for r in self.settings.ratios
-            },
-            "tried": {str(r): sum(e["ratio"] == r for e in self.records) for r in self.settings.ratios},
-            "methods": [
-                {"method": label, "name": scorer.name, "params": scorer.params(), **self.cost.get(label, {})}
-                for label, scorer in self.scorers.items()
-            ],
-            "versions": versions(),
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "seconds": round(time.perf_counter() - started, 1),
-        }
+        tried = {r: [e["reached"] for e in self.records if e["ratio"] == r] for r in self.settings.ratios}
+        return manifest_of(
+            self.model, self.facts, started, protocol="inj", columns=list(COLUMNS),
+            settings=jsonable(asdict(self.settings)), reached={str(r): sum(each) for r, each in tried.items()},
+            tried={str(r): len(each) for r, each in tried.items()}, methods=methods_of(self.scorers, self.cost),
+        )  # fmt: skip

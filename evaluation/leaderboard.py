@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 
+from kn_attrib.errors import ConfigError
 from kn_attrib.evaluation.comparison import Comparison, interval_text
+from kn_attrib.evaluation.markdown import markdown
 from kn_attrib.evaluation.statistics import mean_weights, resampled_weights
 
 SEARCH = "greedy_ablation"
@@ -51,6 +55,29 @@ def leaderboard_text(comparison: Comparison, reference: str = SEARCH) -> pd.Data
             bounds = zip(numbers[column], numbers[f"{column} low"], numbers[f"{column} high"], strict=True)
             text[column] = [interval_text(*bound, percent=True).replace(" %", "") for bound in bounds]
     return text
+
+
+def leaderboard_page(comparisons: Iterable[Comparison]) -> str:
+    """A section of Markdown for each comparison: its model, the precondition in words, and `leaderboard_text`.
+
+    Raises
+    ------
+    ConfigError : a comparison has no neurons of equal budgets that were suppressed.
+    """
+    sections = []
+    for comparison in comparisons:
+        name = comparison.manifest["model"]["name"]
+        if not has_leaderboard(comparison):
+            raise ConfigError(
+                f"the comparison on {name} suppressed no neurons of equal budgets; give compare budgets and suppress."
+            )
+        sections.append(f"## {name}\n\n{comparison.verdict()}\n\n{markdown(leaderboard_text(comparison))}\n")
+    return "\n".join(sections)
+
+
+def has_leaderboard(comparison: Comparison) -> bool:
+    """Neurons of equal budgets were suppressed."""
+    return "suppress" in comparison.interventions and any(s.startswith("k=") for s in comparison.selections)
 
 
 def _suppression(comparison: Comparison, budget: str) -> pd.DataFrame:

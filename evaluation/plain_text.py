@@ -18,9 +18,11 @@ SENTENCES = 400
 WORD = re.compile(r"\w+")
 
 
-def sentences_of(pool: Sequence[Candidate], seed: int) -> list[tuple[str, tuple[str, ...]]]:
+def sentences_of(
+    pool: Sequence[Candidate], seed: int, n_sentences: int = SENTENCES
+) -> list[tuple[str, tuple[str, ...]]]:
     """Held-out sentences of facts with their answers filled in, and what must not be asked for: answer and subject."""
-    order = generator(seed, "sentences").permutation(len(pool))[:SENTENCES]
+    order = generator(seed, "sentences").permutation(len(pool))[:n_sentences]
     chosen = [pool[i].held_out[0] for i in order]
     return [(t.text.replace(SLOT, t.fact.answer), (t.fact.answer, t.fact.subject)) for t in chosen]
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +14,24 @@ import pandas as pd
 from sklearn.metrics import average_precision_score
 from tqdm import tqdm
 
-from kn_attrib.errors import ConfigError, MethodError
+from kn_attrib.errors import ConfigError
+from kn_attrib.evaluation.parts import measuring
 from kn_attrib.evaluation.planted_result import PlantedResult
 from kn_attrib.evaluation.planted_suite import MODELS, SHIPPED, Item, Suite, load_suite, simple_facts
 from kn_attrib.evaluation.plants import Target
+from kn_attrib.evaluation.provenance import methods_of, stamp
 from kn_attrib.facts import Fact, load_facts
 from kn_attrib.model import NeuronModel
 from kn_attrib.neurons import NeuronSet
 from kn_attrib.refine import Refinement, refine_all
-from kn_attrib.registry import list_methods, make_scorer
+from kn_attrib.registry import make_scorer
 from kn_attrib.scorer import Scorer
 from kn_attrib.scores import NeuronScores
 from kn_attrib.scoring import score
-from kn_attrib.store import versions
+from kn_attrib.unit_methods import Method, expanded, labelled
+
+DIGITS = {"seconds": 5, "forwards": 1, "backwards": 1}
+"""Decimals of what a method costs per prompt."""
 
 
 def benchmark(
@@ -66,8 +69,9 @@ def benchmark(
 
     Raises
     ------
-    ConfigError : a model has no planted benchmark, or the split or a number is out of range.
-    MethodError : a method is unknown or faulty, or comes twice.
+    ConfigError : a model has no planted benchmark, there is no method or one comes twice, or the split or a number is
+        out of range.
+    MethodError : a method is unknown or faulty.
     """
     for name, value, least in (
         ("max_prompts", max_prompts, 1),
@@ -92,26 +96,15 @@ def benchmark(
         "settings": {"split": split, "limit": limit, "max_prompts": max_prompts, "contrast_facts": contrast_facts,
                      "seed": seed},
         "methods": run.records(),
-        "versions": versions(),
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "seconds": round(time.perf_counter() - started, 1),
+        **stamp(started),
     }  # fmt: skip
     return PlantedResult(pd.DataFrame(run.rows), manifest)
 
 
 def _scorers(methods: Sequence[str | type[Scorer] | Scorer]) -> dict[str, Scorer]:
-    """Method labels and scorers; a label is the text given, or the scorer's name."""
-    found: dict[str, Scorer] = {}
-    for given in methods:
-        for each in list_methods() if given == "all" else [given]:
-            scorer = make_scorer(each)
-            label = each if isinstance(each, str) else scorer.name
-            if label in found:
-                raise MethodError(f"method {label!r} is given twice; name each once.")
-            found[label] = scorer
-    if not found:
-        raise MethodError("there is no method to run; name one, or 'all'.")
-    return found
+    """Scorers by label: the text given, so that its parameters can be seen, else as `labelled` says."""
+    given = [Method(make_scorer(each), label=each if isinstance(each, str) else "") for each in expanded(methods)]
+    return {label: method.scorer for label, method in labelled(given).items()}
 
 
 def _limited(items: Sequence[Item], limit: int | None) -> list[Item]:
@@ -158,9 +151,7 @@ class _Run:
     max_prompts: int
     contrast_facts: int
     rows: list[dict[str, Any]] = field(default_factory=list)
-    seconds: Counter[str] = field(default_factory=Counter)
-    forwards: Counter[str] = field(default_factory=Counter)
-    backwards: Counter[str] = field(default_factory=Counter)
+    cost: dict[str, dict[str, float]] = field(default_factory=dict)
     prompts: int = 0
 
     def suite(self, suite: Suite, items: Sequence[Item]) -> Iterator[Item]:
@@ -186,30 +177,20 @@ class _Run:
         fact = _trimmed(model, target.fact, self.max_prompts)
         self.prompts += len(fact.prompts)
         for label, scorer in self.scorers.items():
-            with self._measured(label, model):
+            with measuring(model, self.cost.get(label)) as self.cost[label]:
                 scores = score(model, fact, scorer, contrast=contrast)
             found = found_metrics(scores, target.neurons, Refinement(threshold=scorer.threshold))
             common = {"model": model.name, "plant": item.name, "axis": item.axis, "fact": fact.id,
                       "relation": fact.relation, "method": label}  # fmt: skip
             self.rows += [common | {"metric": metric, "value": value} for metric, value in found.items()]
 
-    @contextmanager
-    def _measured(self, label: str, model: NeuronModel) -> Iterator[None]:
-        started, forwards, backwards = time.perf_counter(), model.cost.forwards, model.cost.backwards
-        yield
-        self.seconds[label] += time.perf_counter() - started  # type: ignore[assignment]
-        self.forwards[label] += model.cost.forwards - forwards
-        self.backwards[label] += model.cost.backwards - backwards
-
     def records(self) -> list[dict[str, Any]]:
         """Each method with its parameters and what it cost per prompt."""
-        n = max(1, self.prompts)
-        return [
-            {"method": label, "name": scorer.name, "params": scorer.params(),
-             "seconds": round(self.seconds[label] / n, 5), "forwards": round(self.forwards[label] / n, 1),
-             "backwards": round(self.backwards[label] / n, 1)}
-            for label, scorer in self.scorers.items()
-        ]  # fmt: skip
+        cost = {
+            label: {what: round(spent / self.prompts, DIGITS[what]) for what, spent in each.items()}
+            for label, each in self.cost.items()
+        }
+        return methods_of(self.scorers, cost)
 
 
 def _trimmed(model: NeuronModel, fact: Fact, most: int) -> Fact:

@@ -1,17 +1,15 @@
-"""Making the planted benchmark: ``python -m kn_attrib.evaluation.planted_build [MODEL ...] [--seed N] [--out DIR]``."""
+"""Making the planted benchmark, as ``kn-attrib plants`` does."""
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from kn_attrib.evaluation.plant_recipe import Recipe
 from kn_attrib.evaluation.planted_axes import AXES, TRIES, Draws, wanted, writings
-from kn_attrib.evaluation.planted_suite import MODELS, SHIPPED, Division, Item, Suite, passed, simple_facts
+from kn_attrib.evaluation.planted_suite import Division, Item, Suite, passed, simple_facts
 from kn_attrib.evaluation.planting import Planter
 from kn_attrib.evaluation.plants import Target
 from kn_attrib.facts import load_facts
@@ -67,21 +65,3 @@ def _row(label: str, axis: str, split: str, target: Target, ok: bool) -> dict[st
     return {"plant": label, "axis": axis, "split": split, "relation": fact.relation, "fact": fact.id, "passed": ok} | (
         measured
     )
-
-
-def main() -> None:
-    """Make the plants of the named base models (default: the three that ship with plants)."""
-    parser = argparse.ArgumentParser(prog="python -m kn_attrib.evaluation.planted_suite", description=main.__doc__)
-    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"default: {', '.join(MODELS)}")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=SHIPPED, help="folder (default: the package's)")
-    given = parser.parse_args()
-    for name in given.models or MODELS:
-        suite = build_suite(name, given.seed, progress=lambda line: print(line, flush=True))
-        suite.save(given.out)
-        tried = suite.checks()
-        print(f"{name}: {int(tried.passed.sum())} of {len(tried)} facts passed, {suite.about['seconds']:.0f} s.")
-
-
-if __name__ == "__main__":
-    main()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from kn_attrib.evaluation.markdown import markdown
 from kn_attrib.evaluation.planted_axes import AXES
 from kn_attrib.evaluation.planted_result import METRICS, OVERALL, PlantedResult
 from kn_attrib.evaluation.planted_suite import SHIPPED, load_suite
@@ -171,17 +172,6 @@ def by_model(result: PlantedResult) -> pd.DataFrame:
     parts = {model: result.of(model).table_text()[OVERALL].loc[order] for model in result.models}
     table: pd.DataFrame = pd.DataFrame(parts)
     return table
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """A data frame of text as a Markdown table; the index, a name, comes first."""
-
-    def line(cells: Iterable[object]) -> str:
-        return "| " + " | ".join(str(cell) for cell in cells) + " |"
-
-    head = [str(frame.index.name or "method"), *(str(c).replace("_", " ") for c in frame.columns)]
-    rows = [[f"`{name}`", *row] for name, row in zip(frame.index, frame.itertuples(index=False), strict=True)]
-    return "\n".join([line(head), "|" + "---|" * len(head), *map(line, rows)])
 
 
 def main() -> None:

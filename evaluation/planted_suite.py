@@ -81,8 +81,7 @@ class Suite:
         model = load_model(self.model)
         if model.digest != self.sha256:
             raise StoreError(
-                f"the plants were made for {self.model} with other weights; make them anew with "
-                "python -m kn_attrib.evaluation.planted_build."
+                f"the plants were made for {self.model} with other weights; make them anew with kn-attrib plants."
             )
         return model
 
@@ -113,13 +112,17 @@ def load_suite(model: str, folder: str | Path = SHIPPED) -> Suite:
     source = Path(folder)
     known = sorted(f"zoo:{file.stem}" for file in source.glob("*.json"))
     if model not in known:
-        raise ConfigError(f"{unknown('planted benchmark of model', model, known)} Others are made with planted_build.")
+        raise ConfigError(
+            f"{unknown('planted benchmark of model', model, known)} Others are made with kn-attrib plants."
+        )
     plants, about = load_plants(source / _file(model))
     try:
         items = tuple(Item(name, plant=plants[name], **about["items"][name]) for name in plants)
         return Suite(about["model"], about["sha256"], items, about)
     except (KeyError, TypeError) as error:
-        raise StoreError(f"{source}: not a planted benchmark ({error!r}); make it anew with planted_build.") from error
+        raise StoreError(
+            f"{source}: not a planted benchmark ({error!r}); make it anew with kn-attrib plants."
+        ) from error
 
 
 def simple_facts(facts: FactSet) -> list[Fact]:

@@ -19,6 +19,7 @@ from kn_attrib.facts import Fact
 from kn_attrib.model import NeuronModel
 from kn_attrib.neurons import Neuron, NeuronSet
 from kn_attrib.store import atomic_path, read_json, write_json
+from kn_attrib.weights import write_rows
 
 READABLE = 0o644
 KNOWN_AT = 0.5
@@ -115,17 +116,8 @@ class Plant:
         ------
         NeuronError, ModelError : the plant does not fit the model.
         """
-        places = list(self._places(model))
-        kept = [part.clone() for part, _, _ in places]
-        model.__dict__.pop("digest", None)  # the weights are others while the plant is there
-        try:
-            for part, rows, new in places:
-                part[rows] = new.to(part)
+        with write_rows(model, list(self._places(model))):
             yield model
-        finally:
-            for (part, _, _), old in zip(places, kept, strict=True):
-                part.copy_(old)
-            model.__dict__.pop("digest", None)
 
     def _places(self, model: NeuronModel) -> Iterator[tuple[Tensor, list[int], Tensor]]:
         """Parts of weights ``[neuron, …]``, which of their rows change, and into what."""
@@ -140,10 +132,10 @@ class Plant:
                     f"{input_rows(paths[0]).shape[1]}]. Apply a plant to the model it was made for."
                 )
             for path, linear in enumerate(paths):
-                yield input_rows(linear).data, rows, self.keys[mine, path]
+                yield input_rows(linear), rows, self.keys[mine, path]
                 if self.biases is not None and isinstance(linear.bias, Tensor):
-                    yield linear.bias.data, rows, self.biases[mine, path]
-            yield value_matrix(model.sites[layer]).data, rows, self.values[mine]
+                    yield linear.bias, rows, self.biases[mine, path]
+            yield value_matrix(model.sites[layer]), rows, self.values[mine]
 
     def save(self, path: str | Path) -> None:
         """Write ``path.safetensors`` (the weights) and ``path.json`` (facts, neurons, what was measured)."""

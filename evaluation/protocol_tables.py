@@ -70,18 +70,3 @@ def before_deletion(result: ProtocolResult) -> str:
     if ("text", "perplexity_before") in means.index:
         found.append(f"perplexity {means['text', 'perplexity_before']:.2f}")
     return "before: " + ", ".join(found).replace("held_out", "held-out")
-
-
-def markdown(table: pd.DataFrame, first: str = "method") -> str:
-    """A table of text as Markdown.
-
-    >>> print(markdown(pd.DataFrame({"a": ["1"]}, index=["random"])))
-    | method | a |
-    |---|---|
-    | `random` | 1 |
-    """
-    lines = [f"| {first} | {' | '.join(map(str, table.columns))} |", "|---" * (len(table.columns) + 1) + "|"]
-    for name, row in zip(table.index, table.itertuples(index=False), strict=True):
-        shown = name if str(name).startswith("(") else f"`{name}`"
-        lines.append(f"| {shown} | {' | '.join(map(str, row))} |")
-    return "\n".join(lines)

@@ -12,12 +12,10 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from kn_attrib.errors import ConfigError, FactError, StoreError, unknown
+from kn_attrib.errors import ConfigError, StoreError, unknown
 from kn_attrib.evaluation.comparison import check_folder, interval_text
 from kn_attrib.evaluation.inference import Difference, paired_difference
-from kn_attrib.evaluation.selection import Selection
 from kn_attrib.evaluation.statistics import summarise
-from kn_attrib.model import NeuronModel
 from kn_attrib.neurons import Neuron, NeuronSet
 from kn_attrib.scorer import Scorer
 from kn_attrib.store import read_run, write_run
@@ -89,25 +87,9 @@ def scorers_of(methods: Sequence[str | type[Scorer] | Scorer]) -> dict[str, Scor
     return {label: method.scorer for label, method in found.items()}
 
 
-def no_facts(model: NeuronModel, selection: Selection, wanted: str) -> FactError:
-    """The error for a protocol that is left without a fact: how many were left out for what."""
-    counts = pd.Series([c.status for c in selection.candidates]).value_counts().to_dict()
-    reason = next((c.skipped[0].reason for c in selection.candidates if c.skipped), "")
-    return FactError(f"{model.name} has no fact {wanted}: {counts}. {reason}".strip())
-
-
 def jsonable(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings as they are read back from JSON: lists for tuples."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
-
-
-def describe_model(model: NeuronModel) -> dict[str, Any]:
-    """The model's part of a manifest."""
-    return {
-        "name": model.name, "class": type(model.model).__name__, "kind": model.kind, "layers": model.n_layers,
-        "neurons_per_layer": model.n_neurons, "dtype": model.dtype_name, "device": str(model.device),
-        "sha256": model.digest,
-    }  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timezone
 from typing import Any
 
 import pandas as pd
 from tqdm.auto import tqdm
 
-from kn_attrib.errors import FactError
 from kn_attrib.evaluation.agreement import agreement
 from kn_attrib.evaluation.changes import Changes
 from kn_attrib.evaluation.comparison import Comparison
@@ -24,6 +22,7 @@ from kn_attrib.evaluation.journal import Entry, Journal
 from kn_attrib.evaluation.measuring import Measurement, chunks, nothing_measured
 from kn_attrib.evaluation.parts import Part, Parts
 from kn_attrib.evaluation.plain_text import given_sentences, plain_texts, sentences_of
+from kn_attrib.evaluation.provenance import manifest_of
 from kn_attrib.evaluation.scored import Fitted, Scored, joined
 from kn_attrib.evaluation.selection import USED, Candidate, Selection, select_facts
 from kn_attrib.evaluation.settings import Settings
@@ -129,11 +128,7 @@ class Run:
                 known_share=s.known_share, keep=s.keep, max_rows=s.max_rows, progress=update,
             )  # fmt: skip
         if not selection.targets:
-            counts = pd.Series([c.status for c in selection.candidates]).value_counts().to_dict()
-            first = next((c.skipped[0].reason for c in selection.candidates if c.skipped), "")
-            raise FactError(
-                f"none of the {len(self.facts)} facts can be judged on {self.model.name}: {counts}. {first}".strip()
-            )
+            raise selection.no_facts(f"none of the {len(self.facts)} facts can be judged on {self.model.name}")
         return selection
 
     def _score(self, parts: Parts, scored: dict[str, Scored]) -> None:
@@ -211,20 +206,10 @@ class Run:
         ]  # fmt: skip
         measured = set(pd.concat(frames).method) if frames else set()
         methods = [self._describe(label, scored[label]) for label in self.asked if label in measured]
-        manifest = {
-            "complete": complete,
-            "model": {"name": self.model.name, "class": type(self.model.model).__name__, "kind": self.model.kind,
-                      "layers": self.model.n_layers, "neurons_per_layer": self.model.n_neurons,
-                      "dtype": self.model.dtype_name, "device": str(self.model.device),
-                      "sha256": self.model.digest},
-            "facts": {"sha256": self.facts.digest, "n": len(self.facts),
-                      "left_out_texts": causes([s for c in selection.candidates for s in c.skipped])},
-            "settings": asdict(self.settings),
-            "methods": methods,
-            "versions": versions(),
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "seconds": round(time.perf_counter() - started, 1),
-        }  # fmt: skip
+        manifest = manifest_of(
+            self.model, self.facts, started, complete=complete, settings=asdict(self.settings), methods=methods
+        )
+        manifest["facts"]["left_out_texts"] = causes([s for c in selection.candidates for s in c.skipped])
         return Comparison(
             pd.concat(frames, ignore_index=True) if frames else nothing_measured(),
             selection.to_frame(),

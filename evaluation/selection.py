@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from kn_attrib.errors import FactError
 from kn_attrib.facts import Fact, FactSet
 from kn_attrib.model import NeuronModel
 from kn_attrib.prompts import Skipped, Split, Text, by_text
@@ -88,6 +89,12 @@ class Selection:
             for c in self.candidates
         )
         return frame
+
+    def no_facts(self, message: str) -> FactError:
+        """The error for a run that is left without a fact: how many were left out for what, and the first reason."""
+        counts = pd.Series([c.status for c in self.candidates]).value_counts().to_dict()
+        reason = next((c.skipped[0].reason for c in self.candidates if c.skipped), "")
+        return FactError(f"{message}: {counts}. {reason}".strip())
 
 
 def select_facts(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kn_attrib.errors import ConfigError, MethodError, unknown
 from kn_attrib.factors import NMF, PCA
 from kn_attrib.heads import Heads
-from kn_attrib.registry import AT, make_scorer, parse_call, with_params
+from kn_attrib.registry import AT, list_methods, make_scorer, parse_call, with_params
 from kn_attrib.scorer import Scorer
 from kn_attrib.units import Units
 
@@ -71,6 +71,11 @@ def make_method(spec: Any) -> Method:
     if found is None:
         return Method(make_scorer(spec))
     return Method(make_scorer(found["method"]), make_units(found["units"]), spec.strip())
+
+
+def expanded(methods: Iterable[Any]) -> list[Any]:
+    """The methods, with the names of all registered ones for each ``"all"``."""
+    return [each for method in methods for each in (list_methods() if method == "all" else [method])]
 
 
 def labelled(methods: Sequence[Method]) -> dict[str, Method]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,8 @@ from kn_attrib.errors import ModelError, NeuronError
 from kn_attrib.interventions import Neurons
 from kn_attrib.model import NeuronModel
 from kn_attrib.neurons import NeuronSet
+
+Rows = Tensor | list[int]
 
 
 def values_of(model: NeuronModel, neurons: Neurons) -> Tensor:
@@ -43,16 +45,28 @@ def write_values(model: NeuronModel, neurons: Neurons, vectors: Tensor) -> Itera
     ModelError : layers share their feed-forward weights, so that no layer's can be changed alone.
     """
     places = _places(model, neurons, vectors)
+    with write_rows(model, [(matrix, indices, vectors[members]) for matrix, indices, members in places]):
+        yield
+
+
+@contextmanager
+def write_rows(model: NeuronModel, places: Sequence[tuple[Tensor, Rows, Tensor]]) -> Iterator[None]:
+    """While active, rows of some weights are others.
+
+    Parameters
+    ----------
+    places : weights (``[row, …]``, also as a view), which of their rows change, and into what.
+    """
+    # The digest is of the weights that it was asked for.
     known = model.__dict__.pop("digest", None)
-    saved = [(matrix, indices, matrix[indices].clone()) for matrix, indices, _ in places]
+    kept = [weight.detach()[rows].clone() for weight, rows, _ in places]
     try:
-        for matrix, indices, members in places:
-            matrix[indices] = vectors[members].detach().to(matrix)
+        for weight, rows, new in places:
+            weight.detach()[rows] = new.detach().to(weight)
         yield
     finally:
-        for matrix, indices, values in saved:
-            matrix[indices] = values
-        # The digest is of the weights that it was asked for.
+        for (weight, rows, _), old in zip(places, kept, strict=True):
+            weight.detach()[rows] = old
         model.__dict__.pop("digest", None)
         if known is not None:
             model.__dict__["digest"] = known

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from kn_attrib.cli import app
+from kn_attrib.errors import ConfigError
 from kn_attrib.evaluation.comparison import Comparison
-from kn_attrib.evaluation.leaderboard import leaderboard, leaderboard_text
+from kn_attrib.evaluation.leaderboard import leaderboard, leaderboard_page, leaderboard_text
 
 EFFECTS = {
     "greedy_ablation": {"a1": -0.8, "a2": -0.4, "b1": -0.6},
@@ -27,6 +33,7 @@ def record(method: str, fact: str, value: float, **changes: str) -> dict[str, An
 def comparison() -> Comparison:
     rows = [record(m, fact, value) for m, effects in EFFECTS.items() for fact, value in effects.items()]
     rows += [record(m, "a1", 9.0, neurons="random") for m in EFFECTS]
+    rows += [record("whole_ffn", fact, -0.9, selection="all") for fact in ("a1", "a2", "b1")]
     methods: list[dict[str, Any]] = [
         {"method": m, "name": m, "params": {}, "seconds": 6.0, "forwards": 30, "backwards": 12, "prompts": 6}
         for m in ("activation", "ablation", "greedy_ablation")
@@ -57,3 +64,44 @@ def test_without_the_search_there_are_no_shares(comparison: Comparison) -> None:
     text: Any = leaderboard_text(comparison)
     assert text.loc["ablation", "k=5"].startswith("−30.0 [")
     assert text.loc["ablation", "k=5 of search"] == "+50.0 [+50.0, +50.0]"
+
+
+PAGE = """\
+## m
+
+Silencing all feed-forward neurons at the answer position changes p(answer) by −90.0 % [−90.0, −90.0] (n = 3). The \
+feed-forward blocks carry enough of these answers for claims about neurons.
+
+| method | s / prompt | forwards / prompt | backwards / prompt | k=5 | k=5 of search |
+|---|---|---|---|---|---|
+| `greedy_ablation` | 1.000 | 5 | 2 | −60.0 [−70.0, −50.0] | +100.0 [+100.0, +100.0] |
+| `ablation` | 1.000 | 5 | 2 | −30.0 [−35.0, −25.0] | +50.0 [+50.0, +50.0] |
+"""
+
+
+def test_a_page_has_a_section_per_comparison(comparison: Comparison, tmp_path: Path) -> None:
+    methods = [m for m in comparison.manifest["methods"] if m["method"] != "activation"]
+    comparison = replace(comparison, manifest=comparison.manifest | {"methods": methods})
+    assert leaderboard_page([comparison]) == PAGE
+    for name in ("first", "second"):
+        comparison.save(tmp_path / name)
+    done = CliRunner().invoke(app, ["report", f"{tmp_path}/first", f"{tmp_path}/second", "--markdown"])
+    assert done.output == leaderboard_page([comparison, comparison])
+    assert {p.suffix for p in (tmp_path / "first").iterdir()} == {".parquet", ".json"}, "nothing is drawn"
+
+
+def test_the_published_page_is_of_this_form(comparison: Comparison) -> None:
+    other = comparison.rows[comparison.rows.selection == "k=5"].assign(selection="k=20")
+    both = replace(comparison, rows=pd.concat([comparison.rows, other]))
+    published = (Path(__file__).parents[1] / "docs" / "leaderboard.md").read_text(encoding="utf-8")
+    sections = re.findall(
+        r"^## zoo:\S+\n\nSilencing [^\n]+\n\n(\|[^\n]+\n\|[-|]+\n)(?:\| `[^\n]+\|\n)+", published, re.M
+    )
+    head = leaderboard_page([both]).split("\n\n")[2].splitlines(keepends=True)[:2]
+    assert sections == ["".join(head)] * 2
+
+
+def test_a_page_needs_neurons_of_equal_budgets(comparison: Comparison) -> None:
+    refined = replace(comparison, rows=comparison.rows.replace({"selection": {"k=5": "refined"}}))
+    with pytest.raises(ConfigError, match="on m suppressed no neurons of equal budgets"):
+        leaderboard_page([refined])

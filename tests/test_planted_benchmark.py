@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from kn_attrib import Fact, NeuronSet, Refinement, load_facts, suppress
 from kn_attrib.cli import app
-from kn_attrib.errors import ConfigError, KnAttribError, MethodError, StoreError
+from kn_attrib.errors import ConfigError, KnAttribError, StoreError
 from kn_attrib.evaluation.planted_axes import AXES, Draws, wanted, writings
 from kn_attrib.evaluation.planted_benchmark import benchmark, found_metrics
 from kn_attrib.evaluation.planted_build import build_suite
@@ -162,7 +162,7 @@ def test_saved_and_loaded_and_drawn(result: PlantedResult, tmp_path: Path) -> No
     [
         (["--model", "zoo:bert-plain"], "zoo:bert-plain"),
         (["--methods", "integrated_gradient"], "integrated_gradients"),
-        (["--methods", "random,random"], "given twice"),
+        (["--methods", "random,random"], "the same scorer twice: random, random"),
         (["--split", "tests"], "Did you mean 'test'"),
         (["--plugin", "nothing.py"], "does not exist"),
         (["--plants", "nowhere"], "planted benchmark"),
@@ -180,7 +180,7 @@ def test_bad_numbers_are_named() -> None:
     for setting, least in (("max_prompts", 1), ("limit", 1), ("contrast_facts", 0)):
         with pytest.raises(ConfigError, match=f"{setting} is {least - 1}"):
             benchmark(methods=["random"], **{setting: least - 1})  # type: ignore[arg-type]
-    with pytest.raises(MethodError, match="no method"):
+    with pytest.raises(ConfigError, match="methods is empty"):
         benchmark(methods=[])
     with pytest.raises(ConfigError, match="no model"):
         benchmark([])

@@ -83,6 +83,17 @@ def test_only_the_named_neurons_change_and_come_back(planted: tuple[NeuronModel,
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in model.model.modules())
 
 
+def test_weights_and_their_digest_come_back_if_writing_fails_half_way(planted: tuple[NeuronModel, Plant]) -> None:
+    model, found = planted
+    before, digest = weights(model), model.digest
+    # The keys fit and are written; the value vectors do not.
+    broken = replace(found, values=found.values[:, :5])
+    with pytest.raises(RuntimeError, match="shape"), broken.applied(model):
+        pass
+    assert all(torch.equal(w, before[n]) for n, w in weights(model).items())
+    assert model.__dict__["digest"] == digest
+
+
 def test_a_plant_is_read_back_as_it_was_written(planted: tuple[NeuronModel, Plant], tmp_path: Path) -> None:
     found = planted[1]
     found.save(tmp_path / "iran")

@@ -8,12 +8,11 @@ from typing import Annotated
 import typer
 
 from kn_attrib.cli import options
-from kn_attrib.evaluation.comparison import check_folder
 from kn_attrib.evaluation.planted_benchmark import benchmark
 from kn_attrib.evaluation.planted_page import page
 from kn_attrib.evaluation.planted_result import METRICS, PlantedResult
 from kn_attrib.evaluation.planted_suite import MODELS, SHIPPED
-from kn_attrib.store import atomic_path, check_writable, write_text
+from kn_attrib.store import atomic_path, write_text
 
 NAME = "benchmark"
 
@@ -29,15 +28,14 @@ def command(
     seed: options.Seed = 0,
     plugin: options.Plugin = None,
     out: Annotated[Path, typer.Option(help="Folder for rows, tables, figure and manifest.")] = Path("runs/benchmark"),
-    overwrite: Annotated[bool, typer.Option(help="Write over what the folder holds.")] = False,
+    overwrite: options.Overwrite = False,
     config: options.Config = None,
 ) -> None:
     """Look for planted neurons with attribution methods; write how well each finds them, by axis of difficulty.
 
     Example: kn-attrib benchmark --model zoo:gpt2-facts --methods integrated_gradients,random --out runs/planted
     """
-    check_writable(check_folder(out, overwrite))
-    options.plugins(plugin)
+    options.prepare(out, overwrite, plugin)
     result = benchmark(
         model or MODELS, options.split(methods), split=split, folder=plants or SHIPPED, limit=limit or None,
         max_prompts=max_prompts, contrast_facts=contrast_facts, seed=seed,

@@ -11,14 +11,12 @@ from kn_attrib.cli import options
 from kn_attrib.cli.published import publish, publish_grid
 from kn_attrib.evaluation import DEFAULT_METHODS, ComparisonInterrupted, compare
 from kn_attrib.evaluation.changes import BASIC, EVERYWHERE
-from kn_attrib.evaluation.comparison import check_folder
 from kn_attrib.evaluation.controls import CONTROLS
 from kn_attrib.evaluation.grid import Factor, compare_grid
 from kn_attrib.evaluation.journal import Journal
 from kn_attrib.facts import FactSet
 from kn_attrib.model import NeuronModel
-from kn_attrib.registry import list_methods
-from kn_attrib.store import check_writable
+from kn_attrib.unit_methods import expanded
 
 NAME = "compare"
 METHODS = (
@@ -60,7 +58,7 @@ def command(
     dtype: options.Dtype = "float32",
     plugin: options.Plugin = None,
     out: Annotated[Path, typer.Option(help="Folder for rows, figures, report and manifest.")] = Path("runs/compare"),
-    overwrite: Annotated[bool, typer.Option(help="Write over what the folder holds.")] = False,
+    overwrite: options.Overwrite = False,
     config: options.Config = None,
 ) -> None:
     """Compare attribution methods on one model and its facts; write table, figures and report.
@@ -69,9 +67,9 @@ def command(
 
     Example: kn-attrib compare --model zoo:gpt2-facts --methods integrated_gradients,random --limit 24 --out runs/first
     """
+    options.prepare(out, overwrite, plugin)
     _open(out, overwrite)
-    options.plugins(plugin)
-    chosen = [name for part in options.split(methods) for name in (list_methods() if part == "all" else [part])]
+    chosen = expanded(options.split(methods))
     settings: dict[str, Any] = {
         "budgets": options.integers("budgets", budgets), "refinement": refinement or None, "factor": factor,
         "control_facts": control_facts, "limit": limit or None, "max_prompts": max_prompts or None,
@@ -85,7 +83,6 @@ def command(
 
 
 def _open(out: Path, overwrite: bool) -> None:
-    check_writable(check_folder(out, overwrite))
     journal = Journal(out)
     if overwrite:
         journal.close()

@@ -13,10 +13,12 @@ from rich.console import Console
 from rich.table import Table
 
 from kn_attrib.errors import ConfigError, FactError, unknown
+from kn_attrib.evaluation.comparison import check_folder
 from kn_attrib.facts import FactSet, load_facts
 from kn_attrib.loading import load_model
 from kn_attrib.model import NeuronModel
 from kn_attrib.registry import load_plugin
+from kn_attrib.store import check_writable
 
 
 def split(text: str) -> list[str]:
@@ -92,15 +94,28 @@ Facts = Annotated[str, typer.Option(help="'world' (shipped), a .jsonl file, a .j
 Relations = Annotated[str, typer.Option(help="Only these relations, separated by commas.")]
 AnswerWords = Annotated[int, typer.Option(help="Only facts whose answer has this many words; 0 for all.", min=0)]
 Limit = Annotated[int, typer.Option(help="Most facts, taken from the relations in turn; 0 for all.", min=0)]
+Prompts = Annotated[int, typer.Option(help="Most prompts per fact; 0 for all.", min=0)]
+NeuronMethods = Annotated[
+    str, typer.Option(help="Methods separated by commas: name, name:preset or name(param=value).")
+]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Device = Annotated[str, typer.Option(help="Torch device; default: CUDA if there is one, else CPU.")]
 Dtype = Annotated[str, typer.Option(help="float32, float64, float16 or bfloat16.")]
 Plugin = Annotated[list[str] | None, typer.Option(help="Python file that registers scorers (may be repeated).")]
+Overwrite = Annotated[bool, typer.Option(help="Write over what the folder holds.")]
+RowsOut = Annotated[Path, typer.Option(help="Folder for rows and manifest.")]
+Markdown = Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")]
 Config = Annotated[
     Path | None,
     typer.Option(help="YAML file with these options as keys; the command line overrides it.", callback=read_config,
                  is_eager=True),
 ]  # fmt: skip
+
+
+def prepare(out: Path, overwrite: bool, plugin: list[str] | None = None) -> None:
+    """Before anything is computed: the folder can be written to, and plug-ins are loaded."""
+    check_writable(check_folder(out, overwrite))
+    plugins(plugin)
 
 
 def plugins(paths: list[str] | None) -> None:

@@ -8,10 +8,8 @@ from typing import Annotated
 import typer
 
 from kn_attrib.cli import options
-from kn_attrib.evaluation.comparison import check_folder
 from kn_attrib.evaluation.planted_build import build_suite
 from kn_attrib.evaluation.planted_suite import MODELS
-from kn_attrib.store import check_writable
 
 NAME = "plants"
 
@@ -20,13 +18,13 @@ def command(
     model: Annotated[list[str] | None, typer.Option(help="Model to plant in (may be repeated); default all.")] = None,
     seed: options.Seed = 0,
     out: Annotated[Path, typer.Option(help="Folder for the plants.")] = Path("runs/plants"),
-    overwrite: Annotated[bool, typer.Option(help="Write over what the folder holds.")] = False,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Write facts into chosen neurons of the base models, verify each, and keep what passes.
 
     Example: kn-attrib plants --model zoo:gpt2-facts --seed 1 --out runs/plants
     """
-    check_writable(check_folder(out, overwrite))
+    options.prepare(out, overwrite)
     for name in model or MODELS:
         suite = build_suite(name, seed, progress=lambda line: typer.echo(line, err=True))
         suite.save(out)

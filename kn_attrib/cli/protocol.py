@@ -11,10 +11,9 @@ import typer
 from kn_attrib.cli import options
 from kn_attrib.errors import ConfigError, unknown
 from kn_attrib.evaluation import ProtocolResult, run_deletion, run_injection
-from kn_attrib.evaluation.comparison import check_folder
 from kn_attrib.evaluation.injection import METHODS, Information
-from kn_attrib.evaluation.protocol_tables import before_deletion, deletion_table, injection_table, markdown
-from kn_attrib.store import check_writable
+from kn_attrib.evaluation.markdown import markdown
+from kn_attrib.evaluation.protocol_tables import before_deletion, deletion_table, injection_table
 
 NAME = "protocol"
 INFORMATION: tuple[Information, ...] = ("counterfactual", "unknown")
@@ -23,11 +22,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-Methods = Annotated[str, typer.Option(help="Methods separated by commas: name, name:preset or name(param=value).")]
-Limit = Annotated[int, typer.Option("--limit", help="Most facts, taken from the relations in turn; 0 for all.", min=0)]
-Prompts = Annotated[int, typer.Option(help="Most prompts per fact; 0 for all.", min=0)]
-Overwrite = Annotated[bool, typer.Option(help="Write over what the folder holds.")]
-Markdown = Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")]
 ALL_METHODS = ",".join(METHODS)
 
 
@@ -35,7 +29,7 @@ ALL_METHODS = ",".join(METHODS)
 def inj(
     model: options.Model = "zoo:gpt2-facts",
     facts: options.Facts = "world",
-    methods: Methods = ALL_METHODS,
+    methods: options.NeuronMethods = ALL_METHODS,
     ratio: Annotated[str, typer.Option(help="Shares of all neurons to inject into, by commas.")] = "0.01",
     information: Annotated[
         str, typer.Option(help="counterfactual (known subjects get another answer) or unknown (facts as they are).")
@@ -45,22 +39,21 @@ def inj(
     rate: Annotated[float, typer.Option(help="Its learning rate.")] = 0.05,
     relations: options.Relations = "",
     answer_words: options.AnswerWords = 0,
-    limit: Limit = 34,
-    max_prompts: Prompts = 0,
+    limit: options.Limit = 34,
+    max_prompts: options.Prompts = 0,
     seed: options.Seed = 0,
     device: options.Device = "",
     dtype: options.Dtype = "float32",
     plugin: options.Plugin = None,
-    out: Annotated[Path, typer.Option(help="Folder for rows and manifest.")] = Path("runs/inj"),
-    overwrite: Overwrite = False,
-    markdown_tables: Markdown = False,
+    out: options.RowsOut = Path("runs/inj"),
+    overwrite: options.Overwrite = False,
+    markdown_tables: options.Markdown = False,
 ) -> None:
     """INJ: inject new facts into random value vectors and see which methods find them.
 
     Example: kn-attrib protocol inj --methods slimming,ablation,random --ratio 0.01,0.001 --limit 17 --out runs/inj
     """
-    check_writable(check_folder(out, overwrite))
-    options.plugins(plugin)
+    options.prepare(out, overwrite, plugin)
     if information not in INFORMATION:
         raise ConfigError(unknown("information", information, INFORMATION))
     ratios = options.numbers("ratio", ratio)
@@ -106,29 +99,28 @@ def _show(table: pd.DataFrame, title: str, as_markdown: bool) -> None:
 def delete(
     model: options.Model = "zoo:gpt2-facts",
     facts: options.Facts = "world",
-    methods: Methods = ALL_METHODS,
+    methods: options.NeuronMethods = ALL_METHODS,
     ratio: Annotated[str, typer.Option(help="Shares of each layer's neurons to drop, by commas.")] = "0.001,0.005",
     negatives: Annotated[int, typer.Option(help="Most other memorised facts.", min=0)] = 100,
     text: Annotated[Path | None, typer.Option(help="Plain text for perplexity, a sentence a line.")] = None,
     first_layer: Annotated[int, typer.Option(help="Layers below it lose nothing.", min=0)] = 0,
     relations: options.Relations = "",
     answer_words: options.AnswerWords = 0,
-    limit: Limit = 34,
-    max_prompts: Prompts = 0,
+    limit: options.Limit = 34,
+    max_prompts: options.Prompts = 0,
     seed: options.Seed = 0,
     device: options.Device = "",
     dtype: options.Dtype = "float32",
     plugin: options.Plugin = None,
-    out: Annotated[Path, typer.Option(help="Folder for rows and manifest.")] = Path("runs/del"),
-    overwrite: Overwrite = False,
-    markdown_tables: Markdown = False,
+    out: options.RowsOut = Path("runs/del"),
+    overwrite: options.Overwrite = False,
+    markdown_tables: options.Markdown = False,
 ) -> None:
     """DEL: drop each layer's top neurons and see whether the fact is forgotten, and nothing else.
 
     Example: kn-attrib protocol del --methods slimming,ablation,random --ratio 0.001,0.005 --limit 17 --out runs/del
     """
-    check_writable(check_folder(out, overwrite))
-    options.plugins(plugin)
+    options.prepare(out, overwrite, plugin)
     ratios = options.numbers("ratio", ratio)
     result = run_deletion(
         options.open_model(model, dtype, device),

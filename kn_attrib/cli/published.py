@@ -11,7 +11,7 @@ from kn_attrib.cli import options
 from kn_attrib.evaluation import Comparison
 from kn_attrib.evaluation.figures import figures_of
 from kn_attrib.evaluation.grid import Grid
-from kn_attrib.evaluation.leaderboard import leaderboard_text
+from kn_attrib.evaluation.leaderboard import has_leaderboard, leaderboard_text
 from kn_attrib.evaluation.questions import answers
 from kn_attrib.store import atomic_path
 
@@ -61,7 +61,7 @@ def _print_tables(comparison: Comparison) -> None:
         table = comparison.control_table(comparison.interventions[0]).replace(" %", "", regex=True)
         options.show_frame(table.drop(columns=["neurons", "none"]), title)
         typer.echo("")
-    if len(comparison.selections) > 1 and "suppress" in comparison.interventions:
+    if has_leaderboard(comparison):
         title = "Equal budgets, neurons suppressed: relative change of p(answer) in %, and share of direct search's"
         options.show_frame(leaderboard_text(comparison), title)
         typer.echo("")

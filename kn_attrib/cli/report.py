@@ -1,4 +1,4 @@
-"""``kn-attrib report``: figures and report of a saved comparison, from its rows alone."""
+"""``kn-attrib report``: figures, report and leaderboard of saved comparisons, from their rows alone."""
 
 from __future__ import annotations
 
@@ -9,13 +9,26 @@ import typer
 
 from kn_attrib.cli.published import publish
 from kn_attrib.evaluation import Comparison
+from kn_attrib.evaluation.leaderboard import leaderboard_page
 
 NAME = "report"
 
 
-def command(folder: Annotated[Path, typer.Argument(help="Folder that a comparison was written to.")]) -> None:
-    """Draw the figures and write the report of a saved comparison again, and print its tables.
+def command(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER...", help="Folders that comparisons were written to.")
+    ],
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the tables of equal budgets as Markdown instead.")
+    ] = False,
+) -> None:
+    """Draw the figures and write the report of saved comparisons again, and print their tables.
 
     Example: kn-attrib report runs/demo
     """
-    publish(Comparison.load(folder), folder)
+    comparisons = [Comparison.load(folder) for folder in folders]
+    if markdown:
+        typer.echo(leaderboard_page(comparisons), nl=False)
+        return
+    for comparison, folder in zip(comparisons, folders, strict=True):
+        publish(comparison, folder)
