@@ -11,8 +11,8 @@ import pandas as pd
 from kn_attrib.evaluation.markdown import markdown
 from kn_attrib.evaluation.planted_axes import AXES
 from kn_attrib.evaluation.planted_result import METRICS, OVERALL, PlantedResult
-from kn_attrib.evaluation.planted_suite import SHIPPED, load_suite
-from kn_attrib.evaluation.plants import HARM_AT, KNOWN_AT, LEFT_AT, UNKNOWN_AT
+from kn_attrib.evaluation.planted_suite import BROAD_AT, DECOYS_AT, NEEDED_AT, SATURATED_AT, SHIPPED, load_suite
+from kn_attrib.evaluation.plants import HARM_AT, KNOWN_AT, LEAST_AT, LEFT_AT, UNKNOWN_AT
 
 NEARLY_SOLVED = 0.9
 """A method that is better than this on every axis has little left to learn here."""
@@ -22,22 +22,26 @@ INTRODUCTION = f"""# Planted facts
 A *plant* is a fact written into chosen feed-forward neurons of a trained model, everything else frozen, so that it is
 known which neurons carry it. The facts are counterfactual: a subject of the shipped facts gets the answer of another
 subject of its relation, so the zoo models serve as they are, without training one that has never seen a fact. Plants
-replace neurons of the quarter of their layer that writes least for other facts (mean |a|·‖v‖). That choice matters
-little: over eight plants each in the last layer, accuracy on other facts moved by +0.25 points in zoo:gpt2-facts and
-−0.12 in zoo:llama-facts, and by +0.25 and −0.21 with neurons drawn from the whole layer.
+replace neurons of the quarter of their layer that writes least for other facts (mean |a|·‖v‖); in `busy` and `mixed`
+they are of the quarter that writes most, and the fact comes on top of what they do.
 
 A plant counts if the model did not give its answer before (p at most {UNKNOWN_AT:.0%}), gives it afterwards on held-out
 paraphrases (at least {KNOWN_AT:.0%}), loses it when the planted neurons are silent *at the answer position alone* (at
 most {LEFT_AT:.0%} of the probability left, on prompts and on paraphrases), and answers other facts as before (accuracy
-at most {HARM_AT:.0%} lower). All of this is measured on the weights as they are stored, in half precision. A third of
-the plants of each axis is for development (`--split development`); figures below are of the test split.
+at most {HARM_AT:.0%} lower), and if each of its neurons adds to the log-probability at least {LEAST_AT:.0%} of an equal
+share (mean of what it adds to none and to all of the others). Axes have conditions of their own: of saturated plants
+and of those with a backup, no neuron may carry more than {SATURATED_AT:.0%} of the probability alone; decoys may not
+carry or hold back more than {DECOYS_AT:.0%}; of `additive` plants, the silence of either pair costs at least
+{NEEDED_AT:.0%}, and the broad pair fires on the relation's other facts at least {BROAD_AT:.0%} as much. All of this is
+measured on the weights as they are stored, in half precision. A third of the plants of each axis is for development
+(`--split development`); figures below are of the test split.
 
 What the labels mean: the planted neurons *together* carry the answer. Base neurons that help every answer of the
 relation count as wrong, and a planted neuron counts as right however small its share: an average precision below 1 is
-not always an error of the method. Planted neurons were hardly used before and are now loud on one
-fact, which makes them easier to find than neurons that training has shaped. `joint_integrated_gradients` was written
-with the development plants in view, of which `backup` is the axis that integrated gradients layer by layer
-cannot solve; the other methods have their published settings.
+not always an error of the method. Planted neurons that were hardly used before and are now loud on one fact are easier
+to find than neurons that training has shaped, hence the axes `busy`, `additive` and `mixed`.
+`contrastive_joint_ig` was chosen on plants of another seed (100), none of which is here, and
+`joint_integrated_gradients` on development plants; the other methods have their published settings.
 
 ```python
 import dataclasses
@@ -54,7 +58,7 @@ with made.applied(model):  # undone on leaving, whatever happens
 made.save("iran")  # iran.safetensors, iran.json
 ```
 
-The plants that ship were made by `kn-attrib plants --seed 0` (a few minutes on one core), this page by
+The plants that ship were made by `kn-attrib plants --seed 0` (some minutes on two cores), this page by
 `kn-attrib benchmark --max-prompts 3`, which writes it beside the rows.
 """
 
@@ -78,7 +82,8 @@ def page(result: PlantedResult, folder: str | Path = SHIPPED, figure: str = "pla
         "## Do the plants hold?\n",
         "Tried and passed are facts; the other columns are means over those that passed: p(answer) on held-out "
         "paraphrases, the share of it left with the planted neurons silent, the largest share that one neuron's "
-        "silence costs, and accuracy on other facts before and with the plant (in %).\n",
+        "silence costs, what the neuron that adds least adds (1: an equal share), and accuracy on other facts before "
+        "and with the plant (in %).\n",
         markdown(verification(result.models, folder)),
         "",
         *[f"- {remark}" for remark in remarks(result, folder)],
@@ -143,6 +148,7 @@ def verification(models: Sequence[str], folder: str | Path = SHIPPED) -> pd.Data
                 "p held-out": f"{means['held_out']:.2f}",
                 "left": f"{means['left']:.1%}",
                 "one neuron": f"{means['single']:.1%}",
+                "least": f"{means['least']:.2f}",
                 "others before": f"{100 * means['others_before']:.1f}",
                 "others after": f"{100 * means['others']:.1f}",
             }
