@@ -19,7 +19,6 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
-from unit_views import HEADS, KINDS, MODELS, view_of
 
 from kn_attrib.facts import FactSet, facts_from_templates
 from kn_attrib.loading import load_model
@@ -27,6 +26,7 @@ from kn_attrib.model import NeuronModel
 from kn_attrib.registry import _METHODS, list_methods
 from kn_attrib.scorer import Scorer
 from kn_attrib.units import UnitModel
+from unit_views import HEADS, KINDS, MODELS, view_of
 
 # Tests run side by side and their models are tiny: more threads than one only get in each other's way.
 torch.set_num_threads(1)

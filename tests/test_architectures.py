@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
+from transformers.activations import ACT2FN
+from transformers.pytorch_utils import Conv1D
+
 from architecture_cases import (
     CASES,
     LOOSE,
@@ -29,10 +33,6 @@ from architecture_cases import (
     prompts_of,
     sites_of,
 )  # fmt: skip
-from torch import Tensor
-from transformers.activations import ACT2FN
-from transformers.pytorch_utils import Conv1D
-
 from kn_attrib import amplify, set_activation, suppress
 from kn_attrib.architectures import ARCHITECTURES, gating
 from kn_attrib.description import describe

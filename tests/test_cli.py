@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from command_line import output, raise_from, run
 
+from command_line import output, raise_from, run
 from kn_attrib import Comparison, NeuronScores, Refinement, list_methods, load_facts, refine_all
 from kn_attrib.errors import ConfigError, FactError, ModelError, StoreError
 from kn_attrib.evaluation.effects import Evaluator

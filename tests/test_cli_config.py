@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from command_line import output, raise_from, run
 
+from command_line import output, raise_from, run
 from kn_attrib import Comparison
 from kn_attrib.errors import ConfigError
 from kn_attrib.store import read_json

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from norm_slopes import ln_slope, rms_slope
 from torch import Tensor, nn
 from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from kn_attrib.errors import MethodError
 from kn_attrib.norms import frozen, norm_slope, norms_replaced
+from norm_slopes import ln_slope, rms_slope
 
 
 class Squash(nn.Module):

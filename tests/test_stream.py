@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from norm_slopes import ln_slope, rms_slope
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedTokenizerFast
 
@@ -17,6 +16,7 @@ from kn_attrib.facts import FactSet
 from kn_attrib.methods import LogitAttribution, LogprobIncrease, QueryNeurons
 from kn_attrib.prompts import Batch
 from kn_attrib.stream import exit_early, follow
+from norm_slopes import ln_slope, rms_slope
 
 pytestmark = pytest.mark.filterwarnings("ignore::kn_attrib.guards.PlainPathWarning")
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import nn
 from typer.testing import CliRunner
-from unit_views import batch_of
 
 from kn_attrib import Fact, FactSet, NeuronModel, NeuronSet, compare, score, suppress
 from kn_attrib.cli import app
@@ -26,6 +25,7 @@ from kn_attrib.registry import make_scorer
 from kn_attrib.store import read_json
 from kn_attrib.unit_methods import Method, make_method, make_units
 from kn_attrib.units import UnitModel
+from unit_views import batch_of
 
 # -- the harness -------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
-from unit_views import KINDS, SCORERS, batch_of, hooked, probability, view_of
 
 from kn_attrib import Batch, FactSet, NeuronModel, get_method, list_methods, score
 from kn_attrib.errors import MethodError
@@ -17,6 +16,7 @@ from kn_attrib.methods import Ablation, GradientXActivation, IntegratedGradients
 from kn_attrib.scorer import Scorer
 from kn_attrib.unit_methods import make_method
 from kn_attrib.units import UnitModel
+from unit_views import KINDS, SCORERS, batch_of, hooked, probability, view_of
 
 
 def test_integrated_gradients_over_units_are_complete(view: UnitModel, facts: FactSet) -> None:

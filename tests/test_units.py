@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from sklearn import decomposition
 from torch import Tensor
-from unit_views import ATTENTION, HEADS, batch_of, hooked, probability, view_of
 
 from kn_attrib import Fact, FactSet, NeuronModel, NeuronSet, amplify, suppress
 from kn_attrib.factors import NMF, PCA, NonNegative, parts
@@ -17,6 +16,7 @@ from kn_attrib.interventions import ablate_layers, scale_rows, set_activation
 from kn_attrib.methods import Ablation, Activation
 from kn_attrib.objective import objective_function
 from kn_attrib.units import UnitModel
+from unit_views import ATTENTION, HEADS, batch_of, hooked, probability, view_of
 
 # -- the basis ---------------------------------------------------------------------------------------------------------
 
