@@ -15,6 +15,8 @@ from transformers import (
     BertForMaskedLM,
     GPT2Config,
     GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
 
@@ -23,6 +25,8 @@ from kn_attrib.loading import load_model
 from kn_attrib.model import NeuronModel
 from kn_attrib.registry import _METHODS, list_methods
 from kn_attrib.scorer import Scorer
+from kn_attrib.units import UnitModel
+from unit_views import HEADS, KINDS, MODELS, view_of
 
 # Tests run side by side and their models are tiny: more threads than one only get in each other's way.
 torch.set_num_threads(1)
@@ -167,6 +171,44 @@ def shared() -> Callable[[str], Path]:
 def tokenizers() -> dict[str, PreTrainedTokenizerFast]:
     """The tiny tokenizers by kind of model."""
     return {"masked": bert_tokenizer(), "causal": gpt2_tokenizer()}
+
+
+@pytest.fixture
+def open_model(
+    load_tiny: Callable[..., NeuronModel], tokenizers: dict[str, PreTrainedTokenizerFast]
+) -> Callable[..., NeuronModel]:
+    """BERT, GPT-2, or a Llama whose four query heads share two pairs of keys and values."""
+
+    def make(kind: str, dtype: str = "float64") -> NeuronModel:
+        if kind != "grouped":
+            return load_tiny(kind, dtype)
+        torch.manual_seed(0)
+        config = LlamaConfig(
+            vocab_size=len(tokenizers["causal"]), hidden_size=32, intermediate_size=48, num_hidden_layers=3,
+            num_attention_heads=HEADS, num_key_value_heads=2, head_dim=10, max_position_embeddings=32,
+            initializer_range=0.2, rms_norm_eps=1.0, pad_token_id=0, bos_token_id=0, eos_token_id=0,
+        )  # fmt: skip
+        return load_model((LlamaForCausalLM(config).eval(), tokenizers["causal"]), dtype=dtype)
+
+    return make
+
+
+@pytest.fixture(params=MODELS)
+def shape(request: pytest.FixtureRequest) -> str:
+    """The kinds of models that `open_model` makes."""
+    return str(request.param)
+
+
+@pytest.fixture
+def model(shape: str, open_model: Callable[..., NeuronModel]) -> NeuronModel:
+    """A random model of each kind in float64."""
+    return open_model(shape)
+
+
+@pytest.fixture(params=KINDS)
+def view(request: pytest.FixtureRequest, model: NeuronModel, facts: FactSet) -> UnitModel:
+    """Units of each kind in place of each model's neurons."""
+    return view_of(model, facts, str(request.param))
 
 
 @pytest.fixture(scope="session")

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
-from typer.testing import CliRunner, Result
 
+from command_line import output, raise_from, run
 from kn_attrib import Comparison, NeuronScores, Refinement, list_methods, load_facts, refine_all
-from kn_attrib.cli import app
 from kn_attrib.errors import ConfigError, FactError, ModelError, StoreError
 from kn_attrib.evaluation.effects import Evaluator
 from kn_attrib.evaluation.figures import FIGURES
@@ -24,18 +22,6 @@ from kn_attrib.store import read_json
 
 COMMANDS = ("compare", "score", "methods", "models", "facts")
 EXAMPLES = Path(__file__).parents[1] / "examples"
-Run = Callable[..., Result]
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
-def output(*arguments: object) -> str:
-    """What a command that must succeed prints, with runs of spaces made one."""
-    result = run(*arguments)
-    assert result.exit_code == 0, (result.output, result.exception)
-    return re.sub(r" +", " ", result.output)
 
 
 @pytest.fixture
@@ -156,12 +142,6 @@ def test_facts_writes_a_file_once(facts_file: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"out\.jsonl exists; choose another --out file, or say --overwrite"):
         raise_from(run(*arguments))
     output(*arguments, "--overwrite")
-
-
-def raise_from(result: Result) -> None:
-    """Raise what a command ended with."""
-    assert result.exception is not None, result.output
-    raise result.exception
 
 
 # -- score -----------------------------------------------------------------------------------------------------------
@@ -316,67 +296,3 @@ def test_compare_takes_a_plugin(common: list[object], tmp_path: Path) -> None:
     output("compare", *common, "--keep", "unknown", "--plugin", plugin, "--methods", "weighted_activation",
            "--out", tmp_path / "run")  # fmt: skip
     assert Comparison.load(tmp_path / "run").methods == ["weighted_activation"]
-
-
-# -- settings from a file --------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def config(tmp_path: Path, saved_bert: Path, facts_file: Path) -> Callable[..., Path]:
-    """Writes a YAML file for a small comparison, with changes."""
-
-    def write(**changes: Any) -> Path:
-        settings = {"model": str(saved_bert), "facts": str(facts_file), "keep": ["unknown"], "methods": ["random"],
-                    "budgets": [1, 2], "control-facts": 1, "out": str(tmp_path / "run")}  # fmt: skip
-        path = tmp_path / "settings.yaml"
-        path.write_text(yaml.safe_dump(settings | changes))
-        return path
-
-    return write
-
-
-def settings_of(folder: Path) -> dict[str, Any]:
-    settings: dict[str, Any] = read_json(folder / "manifest.json")["settings"]
-    return settings
-
-
-def test_config_values_are_used(config: Callable[..., Path], tmp_path: Path) -> None:
-    output("compare", "--config", config(seed=7, methods=["random(seed=2)", "activation"]))
-    used = settings_of(tmp_path / "run")
-    assert (used["seed"], used["budgets"], used["keep"], used["control_facts"]) == (7, [1, 2], ["unknown"], 1)
-    assert Comparison.load(tmp_path / "run").methods == ["random", "activation"]
-
-
-def test_the_command_line_overrides_config(config: Callable[..., Path], tmp_path: Path) -> None:
-    output("compare", "--seed", 9, "--config", config(seed=7), "--budgets", "4")
-    assert (settings_of(tmp_path / "run")["seed"], settings_of(tmp_path / "run")["budgets"]) == (9, [4])
-
-
-def test_an_unknown_config_key_shows_a_close_one(config: Callable[..., Path]) -> None:
-    with pytest.raises(ConfigError, match=r"settings\.yaml: unknown setting 'limmit'\. Did you mean 'limit'\? Known: "):
-        raise_from(run("compare", "--config", config(limmit=3)))
-
-
-def test_a_config_value_of_the_wrong_kind_is_named(config: Callable[..., Path]) -> None:
-    result = run("compare", "--config", config(limit="many"))
-    assert result.exit_code == 2
-    assert re.search("Invalid value for '--limit': .* integer", result.stderr)
-
-
-@pytest.mark.usefixtures("registry")
-@pytest.mark.parametrize("as_list", [True, False])
-def test_config_may_name_one_plugin_or_several(config: Callable[..., Path], tmp_path: Path, as_list: bool) -> None:
-    plugin = str(EXAMPLES / "weighted_activation.py")
-    output("compare", "--config", config(plugin=[plugin] if as_list else plugin, methods=["weighted_activation"]))
-    assert Comparison.load(tmp_path / "run").methods == ["weighted_activation"]
-
-
-def test_config_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"cannot read --config .*nowhere\.yaml: .*No such file"):
-        raise_from(run("compare", "--config", tmp_path / "nowhere.yaml"))
-    (tmp_path / "bad.yaml").write_text("a: [1")
-    with pytest.raises(ConfigError, match=r"cannot read --config .*bad\.yaml: while parsing"):
-        raise_from(run("compare", "--config", tmp_path / "bad.yaml"))
-    (tmp_path / "bad.yaml").write_text("- 1")
-    with pytest.raises(ConfigError, match=r"bad\.yaml holds list; expected keys and values"):
-        raise_from(run("score", "--config", tmp_path / "bad.yaml"))

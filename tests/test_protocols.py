@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from kn_attrib import Batch, FactSet, NeuronModel, NeuronSet, Scorer, load_facts, load_model, suppress
 from kn_attrib.cli import app
-from kn_attrib.errors import ConfigError, FactError, MethodError, ModelError, NeuronError, StoreError
+from kn_attrib.errors import ConfigError, FactError, MethodError, StoreError
 from kn_attrib.evaluation.deletion import recalled, run_deletion
 from kn_attrib.evaluation.finetune import answer_loss, inject
 from kn_attrib.evaluation.injection import run_injection
@@ -22,7 +22,7 @@ from kn_attrib.evaluation.perplexity import perplexity
 from kn_attrib.evaluation.protocol_tables import before_deletion, deletion_table
 from kn_attrib.evaluation.protocols import ProtocolResult, recall, share_of, top_of_layers, top_of_model
 from kn_attrib.loading import digest_of
-from kn_attrib.weights import add_values, values_of, write_values
+from kn_attrib.weights import write_values
 
 SENTENCES = ["the capital of France is Paris .", "Rome is in Italy ."]
 TRUTH = NeuronSet([(0, 3), (0, 40), (2, 7)])
@@ -43,34 +43,6 @@ def invoke(*arguments: str) -> str:
     result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
-
-
-# -- perplexity ------------------------------------------------------------------------------------------------------
-
-
-def test_perplexity_of_a_uniform_model_is_the_size_of_its_vocabulary(tiny: NeuronModel) -> None:
-    for parameter in tiny.model.get_output_embeddings().parameters():
-        parameter.data.zero_()
-    vocabulary = tiny.model.config.vocab_size
-    # To the base 2 the same loss would give 2 ** ln(vocabulary), another and smaller number.
-    assert perplexity(tiny, SENTENCES) == pytest.approx(vocabulary)
-    assert vocabulary != pytest.approx(2 ** math.log(vocabulary))
-
-
-def test_perplexity_by_hand(load_tiny: Load) -> None:
-    model = load_tiny("causal")
-    losses = []
-    for text in SENTENCES:
-        ids = torch.tensor([model.tokenizer(text)["input_ids"]])
-        with torch.no_grad():
-            logprobs = model.model(input_ids=ids).logits[0].log_softmax(-1)
-        losses += [-float(logprobs[t, ids[0, t + 1]]) for t in range(ids.shape[1] - 1)]
-    assert perplexity(model, SENTENCES) == pytest.approx(math.exp(sum(losses) / len(losses)))
-
-
-def test_perplexity_needs_text(tiny: NeuronModel) -> None:
-    with pytest.raises(ConfigError, match="texts is empty"):
-        perplexity(tiny, [])
 
 
 # -- shares, rankings, recall ----------------------------------------------------------------------------------------
@@ -108,55 +80,6 @@ def test_random_rankings_are_at_chance() -> None:
     ]
     # 13 draws at 0.05 each: the mean's standard error is below 0.0014.
     assert np.mean(found) == pytest.approx(0.05, abs=0.005)
-
-
-# -- value vectors ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_only_the_named_vectors_change_and_come_back(tiny: NeuronModel, fails: bool) -> None:
-    before, digest = state(tiny), tiny.digest
-    values = values_of(tiny, TRUTH)
-    try:
-        with write_values(tiny, TRUTH, values + 1):
-            assert tiny.digest != digest
-            assert torch.equal(values_of(tiny, TRUTH), values + 1)
-            others = tiny.all_neurons() - TRUTH
-            assert not same(tiny, before)
-            with write_values(tiny, TRUTH, values):
-                assert same(tiny, before)
-                assert len(others) == 3 * 48 - 3
-            if fails:
-                raise KeyError("anything")
-    except KeyError:
-        assert fails
-    assert same(tiny, before)
-    assert tiny.digest == digest == digest_of(tiny.model)
-
-
-def test_added_values_are_what_written_ones_give(tiny: NeuronModel, facts: FactSet) -> None:
-    prompts = tiny.encode(list(facts)).prompts
-    deltas = torch.randn(3, 32, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    clean = answer_loss(tiny, prompts)
-    with add_values(tiny, TRUTH, deltas):
-        added = answer_loss(tiny, prompts)
-    with write_values(tiny, TRUTH, values_of(tiny, TRUTH) + deltas):
-        assert answer_loss(tiny, prompts) == pytest.approx(added, rel=1e-9)
-    assert added != pytest.approx(clean, rel=1e-3)
-    assert answer_loss(tiny, prompts) == clean
-
-
-def test_shared_weights_are_refused(tiny: NeuronModel) -> None:
-    tiny.architecture = replace(tiny.architecture, shared_module=True)
-    with pytest.raises(ModelError, match="layers share"), write_values(tiny, TRUTH, values_of(tiny, TRUTH)):
-        pass
-
-
-def test_vectors_of_another_shape_are_refused(tiny: NeuronModel) -> None:
-    with pytest.raises(NeuronError, match=r"expected \[3, 32\]"), write_values(tiny, TRUTH, torch.zeros(2, 32)):
-        pass
-    with pytest.raises(NeuronError, match="does not exist"), write_values(tiny, [(9, 0)], torch.zeros(1, 32)):
-        pass
 
 
 # -- INJ -------------------------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ from kn_attrib.objective import RowObjective, objective_function
 from kn_attrib.prompts import Batch
 from kn_attrib.scaled import scaled_logits
 from kn_attrib.wave import WaveForward
+from wave_rows import batches_of, distance, random_rows
 
 LLAMA_LIKE = "model.layers.{i}.mlp.down_proj"
 GPT_LIKE = "transformer.h.{i}.mlp."
@@ -132,25 +133,6 @@ def load_type(monkeypatch: pytest.MonkeyPatch, tokenizers: dict[str, PreTrainedT
         return load_model((model, tokenizer), dtype=dtype, **settings)
 
     return load
-
-
-def distance(ours: Tensor, theirs: Tensor) -> float:
-    return float((ours - theirs).norm() / theirs.norm())
-
-
-def batches_of(model: NeuronModel, facts: FactSet) -> list[Batch]:
-    found = [batch for _, batch in model.batches(model.encode(facts).prompts)]
-    assert len({batch.input_ids.shape[1] for batch in found}) > 1
-    return found
-
-
-def random_rows(model: NeuronModel, batch: Batch, n: int = 24) -> tuple[Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    layers = torch.randint(model.n_layers, (n,), generator=generator)
-    prompts = torch.randint(len(batch), (n,), generator=generator)
-    noise = torch.randn(n, model.n_neurons, generator=generator, dtype=torch.float64).to(model.dtype)
-    rows = model.record(batch)[prompts, layers]
-    return rows * 0.7 + 0.3 * noise * rows.abs().mean(), layers, prompts
 
 
 @pytest.mark.parametrize("dtype", LIMITS)
