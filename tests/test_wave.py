@@ -110,8 +110,6 @@ def tiny_model(model_type: str, vocabulary: int, seed: int = 0, **settings: Any)
 
 TYPES = [*MASKED, *CAUSAL]
 LIMITS = {"float64": 1e-9, "float32": 1e-4}
-# Plain cannot yet run these, so there is nothing to compare with.
-PLAIN_CANNOT = {"opt"} if "opt" not in ARCHITECTURES else set()
 
 Loader = Callable[..., NeuronModel]
 
@@ -122,8 +120,6 @@ def load_type(monkeypatch: pytest.MonkeyPatch, tokenizers: dict[str, PreTrainedT
 
     def load(model_type: str, dtype: str = "float64", attention: str = "sdpa", **settings: Any) -> NeuronModel:
         path, _ = (MASKED | CAUSAL)[model_type]
-        if model_type in PLAIN_CANNOT:
-            pytest.skip(f"the plain path does not run {model_type} yet")
         if model_type not in ARCHITECTURES:
             monkeypatch.setitem(ARCHITECTURES, model_type, Architecture(model_type, path))
         tokenizer = tokenizers["masked" if model_type in MASKED else "causal"]
