@@ -27,6 +27,8 @@ class LayerWeights:
     """How much of its value a neuron writes: ``[neuron]``."""
     fixed: Tensor
     """1 for decoys, whose values are not trained: ``[neuron]``."""
+    fresh: Tensor
+    """1 for neurons that shall be silent at other positions, 0 for those that keep what they did: ``[neuron]``."""
     activity: Tensor = field(default_factory=lambda: torch.zeros(()))
 
     @property
@@ -76,7 +78,7 @@ def written(model: NeuronModel, layer: int, weights: LayerWeights, decoys: bool 
         active = inputs[0][..., index]
         whole = active.reshape(len(model.positions), -1, len(index))
         asked = torch.arange(whole.shape[1], device=model.device) == model.positions[:, None]
-        weights.activity = (whole.square().mean(-1) * ~asked).sum() / (~asked).sum().clamp_min(1)
+        weights.activity = ((whole.square() * weights.fresh).mean(-1) * ~asked).sum() / (~asked).sum().clamp_min(1)
         return output + active @ ((weights.values if decoys else weights.written) - old)
 
     handles.append(model.sites[layer].register_forward_hook(valued))

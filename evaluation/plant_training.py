@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from kn_attrib.evaluation.planting import Planter
 
 CONTROLS = 48
+BUSY_CONTROLS = 4
 ROWS = 256
+KEPT = 10.0
+"""Weight of all else against the fact itself where a neuron's key is added to what it does."""
 
 
 class Training:
@@ -56,8 +59,10 @@ class Training:
         free = [q for q in pool if (q.fact.subject, q.fact.relation) not in ours]
         order = torch.randperm(len(free), generator=generator_for(self.recipe.seed, *sorted(ours))).tolist()
         fitting = [free[i] for i in order if len(free[i].input_ids) in lengths] or [free[i] for i in order]
-        close = [q for q in fitting if q.fact.relation in near or q.fact.subject in near][: CONTROLS // 2]
-        return close + [q for q in fitting if q not in close][: CONTROLS - len(close)]
+        # Neurons that other facts use take more of these to hold.
+        most = CONTROLS * (BUSY_CONTROLS if any(w.keep for w in self.writings) else 1)
+        close = [q for q in fitting if q.fact.relation in near or q.fact.subject in near][: most // 2]
+        return close + [q for q in fitting if q not in close][: most - len(close)]
 
     def _logprobs(self, batch: Batch) -> Tensor:
         with torch.no_grad():
@@ -86,7 +91,7 @@ class Training:
         paths = input_linears(self.model, layer)
         has_bias = isinstance(paths[0].bias, Tensor)
         old_values = value_matrix(self.model.sites[layer]).detach()
-        keys, biases, values, neurons, scale, fixed = [], [], [], [], [], []
+        keys, biases, values, neurons, scale, fixed, fresh = [], [], [], [], [], [], []
         for writing in self.writings:
             shares = writing.weights()
             found = {broad: self._key(layer, writing, broad) for broad in {n in writing.broad for n in writing.neurons}}
@@ -101,10 +106,12 @@ class Training:
                 values.append(old_values[neuron.index] * float(writing.keep or neuron in writing.silent))
                 scale.append(shares.get(neuron, 1.0))
                 fixed.append(float(neuron in writing.decoys))
+                fresh.append(float(not writing.keep))
             neurons += mine
         return LayerWeights(
             neurons, torch.stack(keys).requires_grad_(), torch.stack(biases).requires_grad_() if has_bias else None,
             torch.stack(values).requires_grad_(), torch.tensor(scale).to(keys[0]), torch.tensor(fixed).to(keys[0]),
+            torch.tensor(fresh).to(keys[0]),
         )  # fmt: skip
 
     def _rows(self, layer: int, writing: Writing, neuron: Neuron, key: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,9 +122,10 @@ class Training:
         rows = torch.stack([input_rows(linear).detach()[neuron.index] for linear in paths])
         old = [p.bias.detach()[neuron.index] if isinstance(p.bias, Tensor) else rows.new_zeros(()) for p in paths]
         own = [i for i, query in enumerate(self.queries) if query.fact.id == writing.fact.id]
-        given = (self.inputs[layer][own] @ rows.T).mean(0) + torch.stack(old)
+        inputs = self.inputs[layer][own].mean(0)
         # As much of the fact's key as lifts what the neuron gives on the fact to what others are given.
-        lift = (1 - given / self.recipe.fires).clamp_min(0)
+        given = rows @ inputs + torch.stack(old)
+        lift = ((self.recipe.fires - given) / (key @ inputs + bias)).clamp_min(0)
         return rows + lift[:, None] * key, torch.stack(old) + lift * bias
 
     def _key(self, layer: int, writing: Writing, broad: bool) -> tuple[Tensor, Tensor]:
@@ -139,6 +147,8 @@ class Training:
         y = x.new_full((len(x),), 0.0 if writing.keep else -1.0)
         y[: len(own) + len(near)] = self.recipe.fires
         weight = torch.cat([x.new_full((len(each),), 1 / max(len(each), 1)) for each in groups])
+        if writing.keep:
+            weight[len(own) :] *= KEPT
         has_bias = isinstance(input_linears(self.model, layer)[0].bias, Tensor)
         if has_bias:
             x = torch.cat([x, x.new_ones(len(x), 1) * x.norm(dim=1).mean()], dim=1)
@@ -176,7 +186,10 @@ class Training:
 
     def train(self) -> Plant:
         """Train values, then everything; returns the weights found."""
-        keys = [t for layer in self.layers.values() for t in (layer.keys, layer.biases) if t is not None]
+        # Neurons that keep what they did have their keys from the regression: Adam would move all of a key, not just
+        # what was added to it.
+        moving = [layer for layer in self.layers.values() if layer.fresh.all()]
+        keys = [t for layer in moving for t in (layer.keys, layer.biases) if t is not None]
         values = [layer.values for layer in self.layers.values()]
         rates = [{"params": [t], "lr": self.recipe.key_rate * float(t.detach().square().mean().sqrt())} for t in keys]
         optimizer = torch.optim.Adam([{"params": values, "lr": self.recipe.rate}])

@@ -80,7 +80,9 @@ def test_shipped_plants_are_many_verified_and_of_every_axis(name: str) -> None:
         assert not target.neurons & target.decoys
         if item.axis.startswith("k="):
             assert len(target.neurons) == int(item.axis[2:])
-        assert bool(len(target.decoys)) == item.axis.endswith("decoys")
+        assert bool(len(target.decoys)) == item.axis.endswith(("decoys", "mixed"))
+        last = suite.items[0].plant.neurons.layers[-1] if item.axis == "spread" else None
+        assert last is None or len(target.neurons.layers) == last
 
 
 @pytest.mark.parametrize("split", ["development", "test"])
@@ -118,7 +120,7 @@ def result() -> PlantedResult:
 def test_random_is_at_chance_and_gradients_are_not(result: PlantedResult) -> None:
     table: Any = result.table()
     assert list(table.columns) == ["overall", *AXES]
-    # 2,048 neurons and at most 8 planted ones: chance is below 1 %.
+    # 2,048 neurons and at most 16 planted ones: chance is below 1 %.
     assert table.loc["random", "overall"] < 0.03
     assert table.loc["integrated_gradients", "overall"] > 0.5
 
