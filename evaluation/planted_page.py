@@ -141,7 +141,7 @@ def verification(models: Sequence[str], folder: str | Path = SHIPPED) -> pd.Data
         checks = load_suite(model, folder).checks()
         for axis, part in checks.groupby("axis", sort=False):
             good = part[part.passed]
-            means = good[["held_out", "left", "single", "others_before", "others"]].mean()
+            means = good[["held_out", "left", "single", "least", "others_before", "others"]].mean()
             shown = {
                 "tried": str(len(part)),
                 "passed": f"{part.passed.mean():.0%}",

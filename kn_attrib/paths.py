@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from captum import attr
@@ -12,13 +11,10 @@ from captum._utils.gradient import compute_layer_gradients_and_eval
 from torch import Tensor
 
 from kn_attrib.forward import AnswerObjective, Rows
-from kn_attrib.masks import masked_logprob
 from kn_attrib.model import NeuronModel, Objective
 from kn_attrib.objective import RowObjective
 from kn_attrib.prompts import Batch
 from kn_attrib.quadrature import quadrature
-
-MASKED_ROWS = 256
 
 
 def integrate(
@@ -53,42 +49,6 @@ def integrate(
         step_sizes_and_alphas=([1.0] * steps, nodes),
     )  # fmt: skip
     return torch.as_tensor(scores).detach(), first[0]
-
-
-def fade_together(
-    model: NeuronModel, batch: Batch, objective: Literal["prob", "logprob"], steps: int,
-    baselines: Tensor | None = None,
-) -> Tensor:  # fmt: skip
-    """Integrated gradients of a mask on the activations of all layers at once, at the answer position.
-
-    ``∫₀¹ ∂F(α·1)/∂m_i dα``, ``F(m)`` the objective with every layer's activation ``a``, as it then stands, replaced
-    by ``b + m ⊙ (a − b)``; complete over all layers together: ``F(1) − F(0)``.
-
-    Parameters
-    ----------
-    steps : Gauss-Legendre nodes, each one forward and backward per prompt.
-    baselines : ``b``, ``[prompt, layer, neuron]``; zero if not given.
-
-    Returns
-    -------
-    ``[prompt, layer, neuron]``
-    """
-    weights, nodes = quadrature("gausslegendre", steps)
-    scores = torch.zeros(len(batch), model.n_layers, model.n_neurons, dtype=model.dtype, device=model.device)
-    at_once = max(1, MASKED_ROWS // len(batch))
-    for start in range(0, steps, at_once):
-        some = slice(start, start + at_once)
-        n = len(nodes[some])
-        alphas = torch.tensor(nodes[some]).to(scores).repeat_interleave(len(batch))
-        masks = alphas[:, None, None].expand(-1, *scores.shape[1:]).clone().requires_grad_()
-        away = None if baselines is None else baselines.repeat(n, 1, 1)
-        with torch.enable_grad():
-            logprobs = masked_logprob(model, Batch(batch.prompts * n, batch.device), masks, away)
-            values = logprobs.exp() if objective == "prob" else logprobs
-            (slopes,) = torch.autograd.grad(values.sum(), masks)
-        by = torch.tensor(weights[some]).to(scores)
-        scores += torch.einsum("s,sbln->bln", by, slopes.view(-1, *scores.shape))
-    return scores
 
 
 @dataclass(frozen=True)

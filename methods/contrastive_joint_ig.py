@@ -1,64 +1,58 @@
-"""Integrated gradients of all layers together, from where other facts of the relation put the neurons."""
+"""Integrated gradients along two paths, from where other facts of the relation put the neurons."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from kn_attrib.errors import MethodError, unknown
+from kn_attrib.errors import MethodError
 from kn_attrib.model import NeuronModel
-from kn_attrib.paths import fade_together
 from kn_attrib.prompts import Batch, Prompt
 from kn_attrib.registry import register
 from kn_attrib.scorer import ContrastScorer
-
-OBJECTIVES = ("prob", "logprob")
+from kn_attrib.two_paths import PathObjective, TwoPaths
 
 
 @register("contrastive_joint_ig")
 @dataclass(frozen=True)
-class ContrastiveJointIG(ContrastScorer):
-    """Integrated gradients on the path from what the relation's other facts activate, all layers at once.
+class ContrastiveJointIG(TwoPaths, ContrastScorer):
+    """Integrated gradients from what the relation's other facts activate, of each layer alone and of all together.
 
-    ``score_i = ∫₀¹ ∂F(α·1)/∂m_i dα``, ``F(m)`` the objective when at the answer position every layer's activation
-    ``a``, as it then stands, is replaced by ``ā + m ⊙ (a − ā)``, with ``ā`` the mean activation on the prompts of other
-    facts of the relation (another answer and another subject; of any relation where this one has no other fact). What
-    every fact of the relation shares scores nothing, and since all layers move together, no layer stands in for
-    another. Complete over all layers: the scores add up to ``F(1) − F(0)``, but for the quadrature. Misses neurons that
-    the fact needs and that fire alike on the whole relation, as every method does that compares. Cost per prompt:
-    ``steps`` forwards and backwards, and one forward for each prompt of the facts that it is compared with.
+    ``score_i = alone · (a_i − ā_i) ∫₀¹ ∂f_l(ā + α(a − ā))/∂w_i dα + (1 − alone) · ∫₀¹ ∂F(α·1)/∂m_i dα``: as in
+    `joint_integrated_gradients`, but the paths begin where other facts put the neurons and not at zero. ``ā`` is the
+    mean activation on the prompts of other facts of the relation (another answer and another subject; of any relation
+    where this one has no other fact), and ``F(m)`` the objective when at the answer position every layer's activation
+    ``a``, as it then stands, is replaced by ``ā + m ⊙ (a − ā)``. What all facts of the relation share scores nothing,
+    and since all layers also move together, no layer hides behind another. A neuron that the fact needs but that fires
+    alike on the whole relation gets too little, as from every method that compares facts. Cost per prompt: ``layers ×
+    layer_steps + steps`` forwards and backwards, and a forward for each prompt of the facts that are compared with.
 
     Parameters
     ----------
-    steps : Gauss-Legendre nodes.
+    alone : weight of the path on which a layer moves alone, from 0 to 1.
+    steps : Gauss-Legendre nodes of the path on which all move.
+    layer_steps : Gauss-Legendre nodes of the path on which a layer moves alone.
     objective : ``"prob"`` or ``"logprob"``.
 
     Raises
     ------
-    MethodError : steps is below 1, the objective is unknown, or there is no other fact.
+    MethodError : fewer than one step, a weight that is out of range, an unknown objective, or there is no other fact.
 
     Reference
     ---------
-    Sundararajan et al. 2017, arXiv 1703.01365; the path between two runs as in Hanna et al. 2024, arXiv 2403.17806.
+    Sundararajan et al. 2017, arXiv 1703.01365; paths between two runs as in Hanna et al. 2024, arXiv 2403.17806.
     """
 
-    steps: int = 16
-    objective: Literal["prob", "logprob"] = "logprob"
+    layer_steps: int = 6
+    objective: PathObjective = "logprob"
     neurons_only: ClassVar[bool] = True
     reference: ClassVar[str] = "Sundararajan et al. 2017, arXiv 1703.01365; Hanna et al. 2024, arXiv 2403.17806"
 
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise MethodError(f"contrastive_joint_ig: steps is {self.steps}; expected at least 1.")
-        if self.objective not in OBJECTIVES:
-            raise MethodError(f"contrastive_joint_ig: {unknown('objective', self.objective, OBJECTIVES)}")
-
     def score(self, model: NeuronModel, batch: Batch) -> Tensor:
-        baselines = torch.stack([self._mean(prompt) for prompt in batch.prompts])
-        return fade_together(model, batch, self.objective, self.steps, baselines)
+        return self.integrals(model, batch, torch.stack([self._mean(prompt) for prompt in batch.prompts]))
 
     def _mean(self, prompt: Prompt) -> Tensor:
         """Mean activation on the prompts of other facts: ``[layer, neuron]``."""

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from kn_attrib.errors import MethodError, unknown
-from kn_attrib.forward import Rows
 from kn_attrib.model import NeuronModel
-from kn_attrib.objective import objective_function
-from kn_attrib.paths import fade_together, integrate
 from kn_attrib.prompts import Batch
 from kn_attrib.registry import register
-from kn_attrib.scorer import Scorer
-
-MOST_ROWS = 16384
-OBJECTIVES = ("prob", "logprob")
+from kn_attrib.two_paths import TwoPaths
 
 
 @register("joint_integrated_gradients")
 @dataclass(frozen=True)
-class JointIntegratedGradients(Scorer):
+class JointIntegratedGradients(TwoPaths):
     """Integrated gradients along two paths: a layer's neurons fade alone, and those of all layers fade together.
 
     ``score_i = alone · a_i ∫₀¹ ∂f_l(αa)/∂w_i dα + (1 − alone) · ∫₀¹ ∂F(α·1)/∂m_i dα``: the first integral is that of
@@ -49,33 +41,7 @@ class JointIntegratedGradients(Scorer):
     Sundararajan et al. 2017, arXiv 1703.01365; the second path is theirs over a mask on all activations.
     """
 
-    alone: float = 0.5
-    steps: int = 16
-    layer_steps: int = 8
-    objective: Literal["prob", "logprob"] = "prob"
     reference: ClassVar[str] = "Sundararajan et al. 2017, arXiv 1703.01365"
 
-    def __post_init__(self) -> None:
-        for name in ("steps", "layer_steps"):
-            if getattr(self, name) < 1:
-                raise MethodError(f"joint_integrated_gradients: {name} is {getattr(self, name)}; expected at least 1.")
-        if not 0 <= self.alone <= 1:
-            raise MethodError(f"joint_integrated_gradients: alone is {self.alone}; expected a weight from 0 to 1.")
-        if self.objective not in OBJECTIVES:
-            raise MethodError(f"joint_integrated_gradients: {unknown('objective', self.objective, OBJECTIVES)}")
-
     def score(self, model: NeuronModel, batch: Batch) -> Tensor:
-        parts = []
-        if self.alone > 0:
-            parts.append(self.alone * self._alone(model, batch))
-        if self.alone < 1:
-            parts.append((1 - self.alone) * fade_together(model, batch, self.objective, self.steps))
-        return torch.stack(parts).sum(0)
-
-    def _alone(self, model: NeuronModel, batch: Batch) -> Tensor:
-        """Each layer's path for itself: ``[prompt, layer, neuron]``."""
-        function = objective_function(model, batch, self.objective)
-        activations = function.activations
-        some = Rows.of(activations).chunks(MOST_ROWS // self.layer_steps)
-        scores = [integrate(function, rows, "gausslegendre", self.layer_steps)[0] for rows in some]
-        return torch.cat(scores).reshape(activations.shape)
+        return self.integrals(model, batch)

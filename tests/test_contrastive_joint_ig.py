@@ -8,12 +8,14 @@ from typing import Literal
 
 import pytest
 import torch
+from captum.attr import IntegratedGradients
 from torch import Tensor
 
 from kn_attrib import NeuronModel, score
 from kn_attrib.errors import MethodError
 from kn_attrib.facts import Fact, FactSet
 from kn_attrib.methods import ContrastiveJointIG, JointIntegratedGradients
+from kn_attrib.objective import objective_function
 from kn_attrib.prompts import Prompt
 
 
@@ -46,7 +48,7 @@ def moved(model: NeuronModel, prompt: Prompt, towards: Tensor, mask: Tensor) -> 
 
 def test_one_step_is_the_slope_half_way_by_finite_differences(tiny: NeuronModel, facts: FactSet) -> None:
     towards = mean_activation(tiny, list(facts[1:]))
-    scores = score(tiny, facts[0], ContrastiveJointIG(steps=1, objective="prob"), contrast=facts[1:]).values[0]
+    scores = score(tiny, facts[0], ContrastiveJointIG(alone=0, steps=1, objective="prob"), contrast=facts[1:]).values[0]
     prompt = tiny.encode(facts[0]).prompts[0]
     half, size = torch.full_like(towards, 0.5), 1e-5
     for place in [(0, 1), (1, 3), (tiny.n_layers - 1, 7)]:
@@ -62,7 +64,7 @@ def test_one_step_is_the_slope_half_way_by_finite_differences(tiny: NeuronModel,
 def test_scores_add_up_to_what_the_path_changes(
     tiny: NeuronModel, facts: FactSet, objective: Literal["prob", "logprob"]
 ) -> None:
-    scores = score(tiny, facts[2], ContrastiveJointIG(steps=48, objective=objective), contrast=facts)
+    scores = score(tiny, facts[2], ContrastiveJointIG(alone=0, steps=48, objective=objective), contrast=facts)
     towards = mean_activation(tiny, [fact for fact in facts if fact.id != facts[2].id])
     for row, prompt in enumerate(tiny.encode(facts[2]).prompts):
         ends = [moved(tiny, prompt, towards, torch.full_like(towards, m)) for m in (1.0, 0.0)]
@@ -85,13 +87,31 @@ def test_facts_of_the_relation_are_compared_with_and_others_only_without_them(
     assert torch.allclose(score(tiny, facts[0], method, contrast=same).values, alone, rtol=1e-9, atol=1e-12)
 
 
-def test_from_zero_it_is_the_joint_path_of_joint_integrated_gradients(
+def test_from_zero_it_is_joint_integrated_gradients(
     tiny: NeuronModel, facts: FactSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     zero = torch.zeros(tiny.n_layers, tiny.n_neurons, dtype=tiny.dtype)
     monkeypatch.setattr(ContrastiveJointIG, "_mean", lambda self, prompt: zero)
-    found = score(tiny, facts, ContrastiveJointIG(steps=6)).values
-    assert torch.allclose(found, score(tiny, facts, JointIntegratedGradients(0.0, 6, objective="logprob")).values)
+    found = score(tiny, facts, ContrastiveJointIG(steps=6, layer_steps=5)).values
+    assert torch.allclose(found, score(tiny, facts, JointIntegratedGradients(0.5, 6, 5, "logprob")).values)
+
+
+def test_a_layer_alone_moves_from_the_mean_to_its_own(tiny: NeuronModel, facts: FactSet) -> None:
+    """Captum's integrated gradients of one layer at a time, with the mean as baseline."""
+    scores = score(tiny, facts[0], ContrastiveJointIG(alone=1, layer_steps=4), contrast=facts[1:]).values
+    towards = mean_activation(tiny, list(facts[1:]))
+    for row, prompt in enumerate(tiny.encode(facts[0]).prompts):
+        _, batch = next(iter(tiny.batches([prompt])))
+        function = objective_function(tiny, batch, "logprob")
+        for layer in range(tiny.n_layers):
+            expected = IntegratedGradients(function).attribute(
+                function.activations[:, layer],
+                towards[None, layer],
+                additional_forward_args=(torch.tensor([layer]), torch.tensor([0])),
+                n_steps=4,
+                method="gausslegendre",
+            )
+            assert torch.allclose(scores[row, layer], expected[0], rtol=1e-6, atol=1e-10)
 
 
 def test_what_is_wrong_is_named(tiny: NeuronModel, facts: FactSet) -> None:
