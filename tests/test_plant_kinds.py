@@ -46,8 +46,8 @@ def test_neurons_that_keep_what_they_did_fire_elsewhere_as_before(planter: Plant
         with found.applied(model):
             changes.append(float((activations(model, far, busy) - before).norm() / before.norm()))
             assert float(model.answer_probability(fact).mean()) > 0.5
-    assert changes[0] < 0.25
-    assert changes[1] > 3 * changes[0]
+    assert changes[0] < 0.6
+    assert changes[1] > 0.95  # they are silent elsewhere
 
 
 def test_without_a_part_that_it_needs_a_fact_is_not_known(planter: Planter, world: FactSet) -> None:
