@@ -62,7 +62,8 @@ class NeuronModel:
     ----------
     architecture : where the neurons are, and how that is known.
     sites : the feed-forward output linear of each layer.
-    verdict : what the guards of the fast path found; None before its first use.
+    verdict, whole_verdict : what the guards of the fast path found, and of its kind for activations at all tokens;
+        None before their first use.
     cost : how much the model has been run through this object.
     taps : one module per layer whose input is always its neuron vectors ``[row, token, neuron]``, for hooks of one's
         own (Captum's layer methods take them); they work while the model runs through this object.
@@ -95,6 +96,7 @@ class NeuronModel:
         self.compute = compute or Compute()
         self.cost = Cost()
         self.verdict: Verdict | None = None
+        self.whole_verdict: Verdict | None = None
         self._linears = linears_of(model)
         self._positions: Tensor | None = None
 
