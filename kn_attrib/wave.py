@@ -11,7 +11,6 @@ in. What cannot be run this way is found by the guards (`kn_attrib.guards`), nev
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -108,26 +107,21 @@ class WaveForward:
     def _changed(
         self, sets: Sequence[NeuronSet], prompts: Tensor, by: Sequence[tuple[float, Sequence[float]]]
     ) -> Tensor:
-        first = torch.tensor([min(neuron.layer for neuron in neurons) for neurons in sets], device=prompts.device)
+        # Sets are sorted: a row enters at the layer of its first neuron.
+        first = torch.tensor([neurons.neurons[0].layer for neurons in sets], device=prompts.device)
         rows = self.activations[prompts, first]
-        place = first.argsort(stable=True).argsort().tolist()  # where each row stands once sorted by layer
-        later: dict[int, list[tuple[int, int, float, float]]] = defaultdict(list)
-        for row, (neurons, layer, (factor, shifts)) in enumerate(zip(sets, first.tolist(), by, strict=True)):
-            pairs = list(zip(neurons, shifts, strict=True))
-            indices = [neuron.index for neuron in neurons if neuron.layer == layer]
-            plus = rows.new_tensor([shift for neuron, shift in pairs if neuron.layer == layer])
-            rows[row, indices] = rows[row, indices] * factor + plus
-            for neuron, shift in pairs:
-                if neuron.layer > layer:
-                    later[neuron.layer].append((place[row], neuron.index, factor, shift))
-        for layer, entries in later.items():
-            at, chosen, factors, added = zip(*entries, strict=True)
-            self.running.later[layer] = (
-                torch.tensor(at, device=rows.device),
-                torch.tensor(chosen, device=rows.device),
-                rows.new_tensor(factors),
-                rows.new_tensor(added),
-            )
+        place = first.argsort(stable=True).argsort()  # where each row stands once sorted by layer
+        owner = torch.tensor([row for row, neurons in enumerate(sets) for _ in neurons], device=rows.device)
+        every = torch.tensor([neuron for neurons in sets for neuron in neurons], device=rows.device)
+        layers, indices = every.unbind(1)
+        factors = rows.new_tensor([factor for factor, _ in by])[owner]
+        shifts = rows.new_tensor([shift for _, own in by for shift in own])
+        now = layers == first[owner]
+        at = (owner[now], indices[now])
+        rows[at] = rows[at] * factors[now] + shifts[now]
+        for layer in layers[~now].unique().tolist():
+            here = ~now & (layers == layer)
+            self.running.later[layer] = (place[owner[here]], indices[here], factors[here], shifts[here])
         try:
             return self.logits(rows, first, prompts)
         finally:
