@@ -17,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 WORTH_IT = 2**20
 """Multiplications of a product below which asking costs more than it saves."""
+SINGLE = torch.float32
 _HAS_OP = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
@@ -61,15 +62,16 @@ def fast_linears(linears: Sequence[nn.Module]) -> Iterator[None]:
 
 def _forward(module: Any, inputs: Tensor) -> Tensor:
     weight = module.weight.t() if isinstance(module, Conv1D) else module.weight
-    if inputs.numel() * len(weight) < WORTH_IT or not _fits(module.weight, inputs):
+    if inputs.numel() * len(weight) < WORTH_IT or not _fits(module, inputs):
         result: Tensor = type(module).forward(module, inputs)
     else:
         result = _Product.apply(inputs, weight, module.bias)  # type: ignore[no-untyped-call]
     return result
 
 
-def _fits(weight: Tensor, inputs: Tensor) -> bool:
+def _fits(module: Any, inputs: Tensor) -> bool:
+    own = [module.weight] if module.bias is None else [module.weight, module.bias]
     # Other classes of parameters, such as quantized ones, multiply in their own way.
-    if type(weight) is not nn.Parameter or weight.requires_grad or torch.is_autocast_enabled("cpu"):
+    if torch.is_autocast_enabled("cpu") or any(type(each) is not nn.Parameter or each.requires_grad for each in own):
         return False
-    return weight.is_cpu and inputs.is_cpu and weight.dtype == inputs.dtype == torch.float32
+    return all(each.is_cpu and each.dtype == SINGLE for each in (inputs, *own))
