@@ -227,9 +227,12 @@ class WaveForward:
             if not inside:
                 return pack(known, recording.attention_packs[running.layer])
             all_rows = (len(running.prompts), *known.shape[1:])
+            positional, named = recording.calls[running.layer]
+            shared = {id(given) for given in (*positional, *named.values())}  # of one row, whatever their shape
 
             def cut(given: Any) -> Any:
-                return given[:inside] if isinstance(given, Tensor) and given.shape == all_rows else given
+                by_row = isinstance(given, Tensor) and given.shape == all_rows and id(given) not in shared
+                return given[:inside] if by_row else given
 
             output = inner(*map(cut, args), **{name: cut(given) for name, given in kwargs.items()})
             if isinstance(output, tuple):
