@@ -137,16 +137,17 @@ def effect(before: Sequence[Outcome], after: Sequence[Outcome]) -> dict[str, flo
     - ``rank_after``: mean rank of the answer;
     - ``flip``: share of prompts whose most likely token changes.
     """
-    log_before, log_after = (np.array([o.logprob for o in outcomes]) for outcomes in (before, after))
-    p_before, p_after = np.exp(log_before), np.exp(log_after)
+    logs = np.array([[o.logprob for o in outcomes] for outcomes in (before, after)])
+    change = logs[1] - logs[0]
+    (p_before, p_after), (log_before, log_after) = np.exp(logs).mean(1), logs.mean(1)
     return {
-        "p_before": float(p_before.mean()),
-        "p_after": float(p_after.mean()),
-        "relative_change": float(p_after.mean() / p_before.mean() - 1),
-        "mean_relative_change": float(np.mean(np.expm1(log_after - log_before))),
-        "delta_logprob": float(np.mean(log_after - log_before)),
-        "perplexity_before": float(np.exp(-log_before.mean())),
-        "perplexity_after": float(np.exp(-log_after.mean())),
-        "rank_after": float(np.mean([o.rank for o in after])),
-        "flip": float(np.mean([b.top != a.top for b, a in zip(before, after, strict=True)])),
+        "p_before": float(p_before),
+        "p_after": float(p_after),
+        "relative_change": float(p_after / p_before - 1),
+        "mean_relative_change": float(np.expm1(change).mean()),
+        "delta_logprob": float(change.mean()),
+        "perplexity_before": float(np.exp(-log_before)),
+        "perplexity_after": float(np.exp(-log_after)),
+        "rank_after": sum(o.rank for o in after) / len(after),
+        "flip": sum(b.top != a.top for b, a in zip(before, after, strict=True)) / len(after),
     }

@@ -41,6 +41,16 @@ class Cell(NamedTuple):
     group: Group
 
 
+class Plan(NamedTuple):
+    """Everything to measure about one method's neurons of some facts."""
+
+    label: str
+    scored: Scored
+    evaluator: Evaluator
+    targets: Sequence[Candidate]
+    cells: list[Cell]
+
+
 @dataclass
 class Measurement:
     """Rows of one chunk of facts. Outcomes are remembered while it lasts, so that methods share what they can.
@@ -92,12 +102,12 @@ class Measurement:
                 ]
         self._measure(plan, evaluator)
 
-    def method(
+    def plan(
         self, label: str, scored: Scored, evaluator: Evaluator, changes: Changes, targets: Sequence[Candidate],
         relations: Mapping[str, str],
-    ) -> None:  # fmt: skip
-        """Everything about one method's neurons of some facts."""
-        model, plan = evaluator.model, []
+    ) -> Plan:  # fmt: skip
+        """What is to be measured about one method's neurons of some facts."""
+        model, cells = evaluator.model, []
         for selection, sets in scored.sets.items():
             most = max((len(s) for s in sets.values()), default=0)
             chosen = Chosen(
@@ -106,10 +116,17 @@ class Measurement:
             )  # fmt: skip
             for c in targets:
                 for intervention in self.settings.interventions:
-                    plan += self._cells(c, label, selection, chosen, intervention, changes)
-        self._measure(plan, evaluator)
-        if self.settings.curves and not isinstance(model, UnitModel):
-            self._curves(label, scored, evaluator, targets)
+                    cells += self._cells(c, label, selection, chosen, intervention, changes)
+        return Plan(label, scored, evaluator, targets, cells)
+
+    def methods(self, plans: Sequence[Plan]) -> None:
+        """Measure what is planned, the cells of all methods in one go: a text needs one clean pass then, not many."""
+        for evaluator in {id(plan.evaluator): plan.evaluator for plan in plans}.values():
+            evaluator.run(self._jobs([cell for plan in plans if plan.evaluator is evaluator for cell in plan.cells]))
+        for plan in plans:
+            self._measure(plan.cells, plan.evaluator)
+            if self.settings.curves and not isinstance(plan.evaluator.model, UnitModel):
+                self._curves(plan.label, plan.scored, plan.evaluator, plan.targets)
 
     def _curves(self, label: str, scored: Scored, evaluator: Evaluator, targets: Sequence[Candidate]) -> None:
         """Without the method's best neurons, and with nothing but them, at every share of all neurons."""
@@ -155,14 +172,22 @@ class Measurement:
 
     def _measure(self, plan: Sequence[Cell], evaluator: Evaluator) -> None:
         """Run all cells in one go, then read off the rows."""
-        texts = [self.groups[cell.fact.fact.id][cell.group] for cell in plan]
-        jobs = [Job(t, cell.neurons, *cell.change) for cell, own in zip(plan, texts, strict=True) for t in own]
-        outcomes = evaluator.run([*jobs, *(Job(job.text, INTACT, 1.0) for job in jobs)])
-        after, before = iter(outcomes[: len(jobs)]), iter(outcomes[len(jobs) :])
-        for cell, own in zip(plan, texts, strict=True):
+        outcomes = evaluator.run(self._jobs(plan))
+        half = len(outcomes) // 2
+        after, before = iter(outcomes[:half]), iter(outcomes[half:])
+        for cell in plan:
+            own = self._texts(cell)
             if own:
                 found = effect([next(before) for _ in own], [next(after) for _ in own])
                 self._add(cell, len(cell.neurons), len(own), found)
+
+    def _texts(self, cell: Cell) -> tuple[Text, ...]:
+        return self.groups[cell.fact.fact.id][cell.group]
+
+    def _jobs(self, plan: Sequence[Cell]) -> list[Job]:
+        """Every cell's texts under its change, then all of them as the model is."""
+        jobs = [Job(text, cell.neurons, *cell.change) for cell in plan for text in self._texts(cell)]
+        return [*jobs, *(Job(job.text, INTACT, 1.0) for job in jobs)]
 
     def _add(self, cell: Cell, size: int, n_prompts: int, found: Mapping[str, float]) -> None:
         common = {

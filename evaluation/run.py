@@ -19,7 +19,7 @@ from kn_attrib.evaluation.comparison import Comparison
 from kn_attrib.evaluation.controls import group_prompts
 from kn_attrib.evaluation.effects import Evaluator
 from kn_attrib.evaluation.journal import Entry, Journal
-from kn_attrib.evaluation.measuring import Measurement, chunks, nothing_measured
+from kn_attrib.evaluation.measuring import Measurement, Plan, chunks, nothing_measured
 from kn_attrib.evaluation.parts import Part, Parts
 from kn_attrib.evaluation.plain_text import given_sentences, plain_texts, sentences_of
 from kn_attrib.evaluation.provenance import manifest_of
@@ -178,13 +178,15 @@ class Run:
         measurement.whole_ffn(evaluator_of(whole), targets)
         measurement.dropout(evaluator_of(whole), targets)
         relations = {c.fact.id: c.fact.relation for c in parts.selection.targets}
+        plans: list[Plan] = []
         for label, method in self.asked.items():
             for part in parts.of(method.units):
                 members = {c.fact.id for c in part.targets}
                 some = [c for c in targets if c.fact.id in members]
                 usual = changes.setdefault(id(part.model), Changes(part.model, pool, s.factor, s.seed))
-                measurement.method(label, scored[label], evaluator_of(part), usual, some, relations)
-            progress(1)
+                plans.append(measurement.plan(label, scored[label], evaluator_of(part), usual, some, relations))
+        measurement.methods(plans)
+        progress(len(self.asked))
         return measurement.frame()
 
     def _plain_text(self, selection: Selection) -> tuple[Text, ...]:

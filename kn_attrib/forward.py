@@ -34,7 +34,7 @@ class PlainForward:
 
         Parameters
         ----------
-        rows : ``[row, neuron]``, the activations to put in.
+        rows : ``[row, neuron]``, the activations to put in at the answer; or ``[row, token, neuron]``, at all tokens.
         layers, prompts : ``[row]``, where each goes: layer index, and index of the prompt within the batch.
 
         Returns
@@ -52,7 +52,10 @@ class PlainForward:
 
         def edit(vectors: Tensor) -> Tensor:
             vectors = vectors.clone()
-            vectors[index, self.model.positions[index]] = rows[index].to(vectors.dtype)
+            if rows.ndim == vectors.ndim:
+                vectors[index] = rows[index].to(vectors.dtype)
+            else:
+                vectors[index, self.model.positions[index]] = rows[index].to(vectors.dtype)
             return vectors
 
         return edit
@@ -86,13 +89,25 @@ def at_answer(vectors: Tensor, batch: Batch) -> Tensor:
     return vectors[torch.arange(len(batch), device=vectors.device), batch.positions]
 
 
+def record_all(model: NeuronModel, positions: Tensor, **inputs: Tensor) -> Tensor:
+    """Neuron activations at all tokens, ``[prompt, layer, token, neuron]``; parameters as of `NeuronModel.logits`."""
+    recorded: dict[int, Tensor] = {}
+
+    def keep(layer: int) -> Edit:
+        return lambda vectors: recorded.setdefault(layer, vectors)
+
+    with torch.no_grad(), model.edited({layer: keep(layer) for layer in range(model.n_layers)}):
+        model.logits(positions, **inputs)
+    return torch.stack([recorded[layer] for layer in range(model.n_layers)], dim=1)
+
+
 @dataclass(frozen=True)
 class Rows:
     """All (prompt, layer) rows of a batch, prompt-major.
 
     Attributes
     ----------
-    activations : ``[row, neuron]``, the clean activations.
+    activations : ``[row, neuron]`` (or ``[row, token, neuron]``), the clean activations.
     layers, prompts : ``[row]``.
     """
 
@@ -102,11 +117,11 @@ class Rows:
 
     @classmethod
     def of(cls, activations: Tensor) -> Rows:
-        """Rows of recorded activations ``[prompt, layer, neuron]``."""
-        n_prompts, n_layers, n_neurons = activations.shape
+        """Rows of recorded activations ``[prompt, layer, neuron]`` or ``[prompt, layer, token, neuron]``."""
+        n_prompts, n_layers = activations.shape[:2]
         layers = torch.arange(n_layers, device=activations.device).repeat(n_prompts)
         prompts = torch.arange(n_prompts, device=activations.device).repeat_interleave(n_layers)
-        return cls(activations.reshape(-1, n_neurons), layers, prompts)
+        return cls(activations.flatten(0, 1), layers, prompts)
 
     def __len__(self) -> int:
         return len(self.layers)

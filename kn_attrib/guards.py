@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kn_attrib.compute import Verdict, full_precision
 from kn_attrib.errors import ModelError
-from kn_attrib.forward import PlainForward
+from kn_attrib.forward import PlainForward, record_all
 from kn_attrib.model import NeuronModel, Objective
 from kn_attrib.prompts import Batch, Kind, Prompt
 from kn_attrib.wave import WaveForward
@@ -28,15 +28,34 @@ def wave_or_none(model: NeuronModel, batch: Batch, objective: Objective) -> Wave
     """The wave over a batch if its guards pass for the model, else None with one warning per model."""
     if model.compute.engine == "plain" or _is_hooked(model):
         return None
-    verdict = model.verdict
-    if verdict is None:
+    if model.verdict is None:
         with full_precision():
-            verdict = model.verdict = Verdict(check_rows(model, batch))
-        _warn(model, verdict)
+            model.verdict = Verdict(check_rows(model, batch))
+        _warn(model, model.verdict)
+    return _checked(model.verdict, model, batch, objective, whole=False)
+
+
+def whole_wave_or_none(model: NeuronModel, batch: Batch, objective: Objective) -> WaveForward | None:
+    """The same for rows that replace activations at all tokens: ``[row, token, neuron]``.
+
+    A model whose wave passes and this one does not takes the slow path without a further warning.
+    """
+    if wave_or_none(model, batch, objective) is None:
+        return None
+    if model.whole_verdict is None:
+        with full_precision():
+            model.whole_verdict = Verdict(check_rows(model, batch, whole=True))
+    return _checked(model.whole_verdict, model, batch, objective, whole=True)
+
+
+def _checked(
+    verdict: Verdict, model: NeuronModel, batch: Batch, objective: Objective, whole: bool
+) -> WaveForward | None:
+    """A wave over the batch, if nothing speaks against it."""
     if verdict.reason:
         return None
     try:
-        wave = WaveForward(model, batch, objective)
+        wave = WaveForward(model, batch, objective, whole)
     except ModelError:
         return None  # this batch's prompts, not the model
     length = wave.ids.shape[1]
@@ -44,12 +63,17 @@ def wave_or_none(model: NeuronModel, batch: Batch, objective: Objective) -> Wave
         with full_precision():
             verdict.reason = check_clean(wave)
         verdict.lengths.add(length)
-        _warn(model, verdict)
+        if not whole:
+            _warn(model, verdict)
     return None if verdict.reason else wave
 
 
-def check_rows(model: NeuronModel, batch: Batch) -> str:
+def check_rows(model: NeuronModel, batch: Batch, whole: bool = False) -> str:
     """Compare one random row per layer, values and gradients, with the plain path on short prompts.
+
+    Parameters
+    ----------
+    whole : rows are ``[row, token, neuron]``.
 
     Returns
     -------
@@ -58,14 +82,15 @@ def check_rows(model: NeuronModel, batch: Batch) -> str:
     short = _two_prompts(_shortened(batch.prompts[0], model.kind), batch.device)
     layers = torch.arange(model.n_layers, device=model.device)
     prompts = layers % len(short)
-    clean = model.record(short)[prompts, layers]
+    recorded = record_all(model, short.positions, **short.inputs()) if whole else model.record(short)
+    clean = recorded[prompts, layers]
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(clean)
     rows = clean * 0.5 + noise * clean.abs().mean(-1, keepdim=True)
     # First and outside the try: what the plain path raises is the model's fault, not the wave's.
     plain = PlainForward(model, short, "logit")
     expected = _value_and_slope(plain, rows, layers, prompts)
     try:
-        found = _value_and_slope(WaveForward(model, short, "logit"), rows, layers, prompts)
+        found = _value_and_slope(WaveForward(model, short, "logit", whole), rows, layers, prompts)
     except Exception as error:  # the wave calls a model's own code in ways it was not written for: any error may come
         return _cannot_run(error)
     before = plain.clean()[prompts]
@@ -90,7 +115,8 @@ def check_clean(wave: WaveForward) -> str:
     prompts = torch.full_like(layers, len(wave.batch) - 1)
     try:
         with torch.no_grad():
-            found = wave.logits(wave.activations[prompts, layers], layers, prompts)
+            recorded = record_all(wave.model, wave.positions, **wave.batch.inputs()) if wave.whole else wave.activations
+            found = wave.logits(recorded[prompts, layers], layers, prompts)
     except Exception as error:  # a model's own code, as in `check_rows`: the plain path is there for all it may raise
         return _cannot_run(error)
     clean = wave.recording.logits[prompts]

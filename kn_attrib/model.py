@@ -17,6 +17,7 @@ from kn_attrib.compute import Compute, Cost, Verdict
 from kn_attrib.encoding import PromptEncoder
 from kn_attrib.errors import MethodError, NeuronError, PromptError, unknown
 from kn_attrib.facts import Fact
+from kn_attrib.linears import fast_linears, linears_of
 from kn_attrib.neurons import Neuron, NeuronSet
 from kn_attrib.prompts import Batch, Encoding, Kind, Prompt, Split, batches, by_text
 from kn_attrib.taps import Taps, answer_only, arguments, at_positions, quiet
@@ -61,7 +62,8 @@ class NeuronModel:
     ----------
     architecture : where the neurons are, and how that is known.
     sites : the feed-forward output linear of each layer.
-    verdict : what the guards of the fast path found; None before its first use.
+    verdict, whole_verdict : what the guards of the fast path found, and of its kind for activations at all tokens;
+        None before their first use.
     cost : how much the model has been run through this object.
     taps : one module per layer whose input is always its neuron vectors ``[row, token, neuron]``, for hooks of one's
         own (Captum's layer methods take them); they work while the model runs through this object.
@@ -94,6 +96,8 @@ class NeuronModel:
         self.compute = compute or Compute()
         self.cost = Cost()
         self.verdict: Verdict | None = None
+        self.whole_verdict: Verdict | None = None
+        self._linears = linears_of(model)
         self._positions: Tensor | None = None
 
     def __repr__(self) -> str:
@@ -218,7 +222,7 @@ class NeuronModel:
         """While active the model is in eval mode, its weights are frozen and hooks know the answer positions."""
         outer, self._positions = self._positions, positions
         try:
-            with quiet(self.model), self._taps.attached():
+            with quiet(self.model), fast_linears(self._linears), self._taps.attached():
                 yield
         finally:
             self._positions = outer

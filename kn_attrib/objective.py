@@ -134,7 +134,7 @@ class _Rows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
         (gradients,) = ctx.saved_tensors
-        return outer[0][:, None].to(gradients) * gradients, None, None, None
+        return outer[0].view(-1, *[1] * (gradients.ndim - 1)).to(gradients) * gradients, None, None, None
 
 
 @singledispatch

@@ -43,6 +43,10 @@ class Prompt:
     tokens: int = 1
     source: tuple[int, ...] = ()
 
+    def __hash__(self) -> int:
+        # Of what tells prompts apart; of all fields, the fact's texts included, it would be most of the time of a dict.
+        return hash((self.fact.id, self.text, self.token))
+
 
 @dataclass(frozen=True)
 class Text:

@@ -48,18 +48,21 @@ class Recording:
     logits : ``[prompt, vocabulary]`` at the answer position.
     inputs : per layer the block's input, ``[prompt, token, hidden]``; the answer token alone in causal models.
     written : per layer what the feed-forward block writes, ``[prompt, token, hidden]``.
+    attended : per layer what its attention module gives, as ``inputs``; None where no such module is seen.
     flat : the feed-forward block sees ``[prompt · token, hidden]``, as OPT's does.
     calls : per layer the block's further arguments, for a batch of one.
-    packs : number of values in each block's output, 0 for a bare tensor.
+    packs, attention_packs : number of values in each block's (attention module's) output, 0 for a bare tensor.
     """
 
     activations: Tensor
     logits: Tensor
     inputs: list[Tensor]
     written: list[Tensor]
+    attended: list[Tensor | None]
     flat: bool
     calls: list[Call]
     packs: list[int]
+    attention_packs: list[int]
 
 
 class _PrefixLayer(DynamicLayer):
@@ -76,19 +79,26 @@ class _PrefixLayer(DynamicLayer):
         return self._extend(self.keys, key_states), self._extend(self.values, value_states)
 
     def _extend(self, prefix: Tensor, own: Tensor) -> Tensor:
-        before = prefix.expand(len(own), -1, -1, -1) if len(prefix) == 1 else prefix[self.running.prompts]
+        before = prefix.expand(len(own), -1, -1, -1) if len(prefix) == 1 else prefix[self.running.prompts[: len(own)]]
         return torch.cat([before, own], dim=-2)
 
 
 class Recorder:
-    """Hooks that keep each block's input and neurons while the model runs."""
+    """Hooks that keep each block's input and neurons while the model runs.
 
-    def __init__(self, model: NeuronModel, blocks: Sequence[nn.Module]) -> None:
-        self.model, self.blocks = model, blocks
+    Parameters
+    ----------
+    prefix : blocks are to be given the answer token alone, and keys and values of the tokens before it.
+    """
+
+    def __init__(self, model: NeuronModel, blocks: Sequence[nn.Module], prefix: bool) -> None:
+        self.model, self.blocks, self.prefix = model, blocks, prefix
         self.inputs: dict[int, Tensor] = {}
         self.written: dict[int, Tensor] = {}
         self.activations: dict[int, Tensor] = {}
+        self.attended: dict[int, Tensor] = {}
         self.packs: dict[int, int] = {}
+        self.attention_packs: dict[int, int] = {}
         self.calls: dict[int, Call] = {}
         self.flat = False
 
@@ -96,24 +106,36 @@ class Recorder:
         """Run prompts once: ``input_ids [prompt, token]`` or ``inputs_embeds [prompt, token, hidden]``."""
         ids = next(iter(inputs.values()))
         n_prompts, n_tokens = ids.shape[:2]
-        causal = self.model.kind == "causal"
-        cache = DynamicCache() if causal else None
-        extra = {"past_key_values": cache, "use_cache": True} if causal else {}
+        cache = DynamicCache() if self.prefix else None
+        extra = self._cached(cache)
         with torch.no_grad(), self.model.running(positions):
             with self._listening(), answer_only(self.model.model, positions, n_tokens):
                 output = self.model.model(**arguments(self.model.kind, inputs), **extra)
             prefix = None if cache is None else _read_only(cache, running)
             self._probe({name: given[:1] for name, given in inputs.items()}, prefix)
         layers = range(len(self.blocks))
+        kept = slice(-1, None) if self.prefix else slice(None)
         return Recording(
             torch.stack([self.activations[layer] for layer in layers], dim=1),
             at_least_float32(at_positions(output.logits, positions)),
-            [self.inputs[layer][:, -1:] if causal else self.inputs[layer] for layer in layers],
+            [self.inputs[layer][:, kept] for layer in layers],
             [self.written[layer].view(n_prompts, n_tokens, -1) for layer in layers],
+            [self._attended(layer, kept) for layer in layers],
             self.flat,
             [self.calls[layer] for layer in layers],
             [self.packs[layer] for layer in layers],
+            [self.attention_packs.get(layer, 0) for layer in layers],
         )
+
+    def _attended(self, layer: int, kept: slice) -> Tensor | None:
+        found = self.attended.get(layer)
+        return found[:, kept] if found is not None and found.shape == self.inputs[layer].shape else None
+
+    def _cached(self, cache: Cache | None) -> dict[str, Any]:
+        """The model's arguments about keys and values."""
+        if self.model.kind != "causal":
+            return {}
+        return {"past_key_values": cache, "use_cache": cache is not None}
 
     @contextmanager
     def _listening(self) -> Iterator[None]:
@@ -121,12 +143,22 @@ class Recorder:
             for layer, (block, site) in enumerate(zip(self.blocks, self.model.sites, strict=True)):
                 stack.callback(block.register_forward_hook(self._on_block(layer), with_kwargs=True).remove)
                 stack.callback(site.register_forward_hook(self._on_site(layer)).remove)
+                attention = find_attention(block, site)
+                if attention is not None:
+                    stack.callback(attention.register_forward_hook(self._on_attention(layer)).remove)
             yield
 
     def _on_block(self, layer: int) -> Callable[..., None]:
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             self.inputs[layer] = args[0] if args else kwargs["hidden_states"]
             self.packs[layer] = len(output) if isinstance(output, tuple) else 0
+
+        return hook
+
+    def _on_attention(self, layer: int) -> Callable[..., None]:
+        def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+            self.attended[layer] = output[0] if isinstance(output, tuple) else output
+            self.attention_packs[layer] = len(output) if isinstance(output, tuple) else 0
 
         return hook
 
@@ -152,10 +184,9 @@ class Recorder:
 
             return forward
 
-        given: dict[str, Any] = arguments(self.model.kind, inputs)
+        given: dict[str, Any] = arguments(self.model.kind, inputs) | self._cached(prefix)
         if prefix is not None:  # the mask still spans all tokens
             given |= {name: values[:, -1:] for name, values in inputs.items()}
-            given |= {"past_key_values": prefix, "use_cache": True}
         with replaced(self.blocks, [listen(layer) for layer in range(len(self.blocks))]):
             self.model.model(**given)
 
@@ -239,6 +270,19 @@ def find_blocks(model: NeuronModel) -> list[nn.Module]:
     if len({id(block) for block in blocks}) < len(blocks):
         raise ModelError("its layers share one module")
     return blocks
+
+
+def find_attention(block: nn.Module, site: nn.Module) -> nn.Module | None:
+    """A block's attention module, all of it; None if there is not exactly one that can be told by its name."""
+    found: dict[str, nn.Module] = {}
+    for name, module in block.named_modules():
+        inside = any(name.startswith(f"{outer}.") for outer in found)
+        named = any(part in name.rsplit(".", 1)[-1] for part in ("attn", "attention"))
+        # A leaf of that name is a norm before or behind it.
+        if named and not inside and any(True for _ in module.children()):
+            found[name] = module
+    (one, *others) = found.values() or (None,)
+    return None if others or one is None or site in set(one.modules()) else one
 
 
 def find_ffn_inputs(block: nn.Module, n_neurons: int) -> list[nn.Module]:

@@ -26,8 +26,11 @@ DUMMY_TOKENS, DUMMY_SOURCE = 4, 5
 @contextmanager
 def quiet(model: PreTrainedModel) -> Iterator[None]:
     """While active the model is in eval mode and its weights are frozen."""
-    training = [module for module in model.modules() if module.training]
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    modules = list(model.modules())
+    training = [module for module in modules if module.training]
+    # Not model.parameters(), which walks through all modules once more: this is done at every pass.
+    owned = (parameter for module in modules for parameter in module._parameters.values())
+    trainable = [parameter for parameter in owned if parameter is not None and parameter.requires_grad]
     for module in training:
         module.training = False
     for parameter in trainable:

@@ -11,8 +11,7 @@ in. What cannot be run this way is found by the guards (`kn_attrib.guards`), nev
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,8 +28,11 @@ from kn_attrib.recording import (
     Recorder,
     Recording,
     Running,
+    find_attention,
     find_blocks,
     find_ffn_inputs,
+    pack,
+    replaced,
     run_tail,
 )
 
@@ -43,6 +45,7 @@ class WaveForward:
     ----------
     model, batch : the prompts that rows refer to; in causal models the answer is predicted at the last token.
     objective : ``"prob"``, ``"logprob"``, ``"logit"`` or ``"logodds"``.
+    whole : rows are ``[row, token, neuron]`` and replace a layer's activations at all tokens.
 
     Raises
     ------
@@ -52,12 +55,13 @@ class WaveForward:
     model: NeuronModel
     batch: Batch
     objective: Objective = "prob"
+    whole: bool = False
     running: Running = field(default_factory=Running)
 
     def __post_init__(self) -> None:
         if self.model.kind == "encoder-decoder":
             raise ModelError("it is an encoder-decoder")
-        if self.causal and not bool((self.positions == self.ids.shape[1] - 1).all()):
+        if self.model.kind == "causal" and not bool((self.positions == self.ids.shape[1] - 1).all()):
             raise ModelError("a prompt goes on after the position that predicts its answer")
 
     def __call__(self, rows: Tensor, layers: Tensor, prompts: Tensor) -> Tensor:
@@ -75,12 +79,14 @@ class WaveForward:
 
     def logits(self, rows: Tensor, layers: Tensor, prompts: Tensor) -> Tensor:
         """Logits at the answer position of each row: ``[row, vocabulary]``."""
-        order = layers.argsort(stable=True)
+        if bool((layers.diff() < 0).any()):
+            order = layers.argsort(stable=True)
+            return self.logits(rows[order], layers[order], prompts[order])[order.argsort()]
         recording = self.recording
         with self.model.running(self.positions):
-            hidden = self._blocks(rows[order].to(self.model.dtype), layers[order], prompts[order])
+            hidden = self._blocks(rows.to(self.model.dtype), layers, prompts)
             logits = run_tail(self.model, self.blocks, recording.packs, hidden, self.ids[:1, -1:])
-        return self.model.cost.count(logits[order.argsort()])
+        return self.model.cost.count(logits)
 
     def scaled_logits(
         self,
@@ -101,26 +107,21 @@ class WaveForward:
     def _changed(
         self, sets: Sequence[NeuronSet], prompts: Tensor, by: Sequence[tuple[float, Sequence[float]]]
     ) -> Tensor:
-        first = torch.tensor([min(neuron.layer for neuron in neurons) for neurons in sets], device=prompts.device)
+        # Sets are sorted: a row enters at the layer of its first neuron.
+        first = torch.tensor([neurons.neurons[0].layer for neurons in sets], device=prompts.device)
         rows = self.activations[prompts, first]
-        place = first.argsort(stable=True).argsort().tolist()  # where each row stands once sorted by layer
-        later: dict[int, list[tuple[int, int, float, float]]] = defaultdict(list)
-        for row, (neurons, layer, (factor, shifts)) in enumerate(zip(sets, first.tolist(), by, strict=True)):
-            pairs = list(zip(neurons, shifts, strict=True))
-            indices = [neuron.index for neuron in neurons if neuron.layer == layer]
-            plus = rows.new_tensor([shift for neuron, shift in pairs if neuron.layer == layer])
-            rows[row, indices] = rows[row, indices] * factor + plus
-            for neuron, shift in pairs:
-                if neuron.layer > layer:
-                    later[neuron.layer].append((place[row], neuron.index, factor, shift))
-        for layer, entries in later.items():
-            at, chosen, factors, added = zip(*entries, strict=True)
-            self.running.later[layer] = (
-                torch.tensor(at, device=rows.device),
-                torch.tensor(chosen, device=rows.device),
-                rows.new_tensor(factors),
-                rows.new_tensor(added),
-            )
+        place = first.argsort(stable=True).argsort()  # where each row stands once sorted by layer
+        owner = torch.tensor([row for row, neurons in enumerate(sets) for _ in neurons], device=rows.device)
+        every = torch.tensor([neuron for neurons in sets for neuron in neurons], device=rows.device)
+        layers, indices = every.unbind(1)
+        factors = rows.new_tensor([factor for factor, _ in by])[owner]
+        shifts = rows.new_tensor([shift for _, own in by for shift in own])
+        now = layers == first[owner]
+        at = (owner[now], indices[now])
+        rows[at] = rows[at] * factors[now] + shifts[now]
+        for layer in layers[~now].unique().tolist():
+            here = ~now & (layers == layer)
+            self.running.later[layer] = (place[owner[here]], indices[here], factors[here], shifts[here])
         try:
             return self.logits(rows, first, prompts)
         finally:
@@ -129,12 +130,13 @@ class WaveForward:
     @cached_property
     def recording(self) -> Recording:
         """The clean pass, run once."""
-        return Recorder(self.model, self.blocks).record(self.batch.inputs(), self.positions, self.running)
+        recorder = Recorder(self.model, self.blocks, prefix=self.causal)
+        return recorder.record(self.batch.inputs(), self.positions, self.running)
 
     @cached_property
     def causal(self) -> bool:
         """Only the answer token of a row can change."""
-        return self.model.kind == "causal"
+        return self.model.kind == "causal" and not self.whole
 
     @cached_property
     def ids(self) -> Tensor:
@@ -159,17 +161,31 @@ class WaveForward:
         """Modules of each block that read what its feed-forward block reads."""
         return [find_ffn_inputs(block, self.model.n_neurons) for block in self.blocks]
 
+    @cached_property
+    def attentions(self) -> list[nn.Module | None]:
+        """The attention module of each block that rows need not run through where they enter."""
+        found = [find_attention(block, site) for block, site in zip(self.blocks, self.model.sites, strict=True)]
+        return [
+            # ALiBi's biases are laid out by row and head together, and a forward of somebody's own may do anything.
+            None if attended is None or "alibi" in kwargs or "forward" in vars(attention) else attention
+            for attention, attended, (_, kwargs) in zip(
+                found, self.recording.attended, self.recording.calls, strict=True
+            )
+        ]
+
     def _blocks(self, rows: Tensor, layers: Tensor, prompts: Tensor) -> Tensor:
         """Run rows, sorted by layer, through the blocks: hidden states at the answer position ``[row, 1, hidden]``."""
         recording, running = self.recording, self.running
         counts = torch.bincount(layers, minlength=self.model.n_layers).tolist()
+        entering = rows.split(counts)
         hidden = recording.inputs[0][:0]
         done = 0
         for layer in range(int(layers[0]), self.model.n_layers):
             new = slice(done, done + counts[layer])
-            running.layer, running.inside, running.entering = layer, done, rows[new]
+            running.layer, running.inside = layer, done
             done += counts[layer]
             running.prompts = prompts[:done]
+            running.entering = self._entering(entering[layer], prompts[new])
             args, kwargs = recording.calls[layer]
             states = torch.cat([hidden, recording.inputs[layer][prompts[new]]])
             with self._hooked(layer):
@@ -179,15 +195,51 @@ class WaveForward:
             return hidden
         return hidden[torch.arange(done, device=hidden.device), self.positions[prompts]].unsqueeze(1)
 
+    def _entering(self, rows: Tensor, prompts: Tensor) -> Tensor:
+        """What rows bring into the running block, token by token: ``[token, neuron]``."""
+        if not self.whole:
+            return rows
+        if self.running.layer == self.model.n_layers - 1:  # nothing else reaches the answer any more
+            return rows[torch.arange(len(rows), device=rows.device), self.positions[prompts]]
+        return rows.flatten(0, 1)
+
     @contextmanager
     def _hooked(self, layer: int) -> Iterator[None]:
         with ExitStack() as stack:
+            attention = self.attentions[layer]
+            if attention is not None and self.running.inside < len(self.running.prompts):
+                stack.enter_context(replaced([attention], [self._attend(attention)]))
             for module in self.ffn_inputs[layer]:
                 stack.callback(module.register_forward_pre_hook(self._enter_ffn).remove)
             site = self.model.sites[layer]
             stack.callback(site.register_forward_pre_hook(self._put_rows).remove)
             stack.callback(site.register_forward_hook(self._leave_ffn).remove)
             yield
+
+    def _attend(self, attention: nn.Module) -> Callable[..., Any]:
+        """The attention module's forward, for rows that entered earlier; what it gives entering rows is known."""
+        inner, running, recording = attention.forward, self.running, self.recording
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            clean = recording.attended[running.layer]
+            assert clean is not None
+            known, inside = clean[running.prompts[running.inside :]], running.inside
+            if not inside:
+                return pack(known, recording.attention_packs[running.layer])
+            all_rows = (len(running.prompts), *known.shape[1:])
+            positional, named = recording.calls[running.layer]
+            shared = {id(given) for given in (*positional, *named.values())}  # of one row, whatever their shape
+
+            def cut(given: Any) -> Any:
+                by_row = isinstance(given, Tensor) and given.shape == all_rows and id(given) not in shared
+                return given[:inside] if by_row else given
+
+            output = inner(*map(cut, args), **{name: cut(given) for name, given in kwargs.items()})
+            if isinstance(output, tuple):
+                return (torch.cat([output[0], known]), *output[1:])
+            return torch.cat([output, known])
+
+        return forward
 
     def _enter_ffn(self, _: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         """Before the feed-forward block: keep only the tokens that must be computed, ``[token, hidden]``.
@@ -211,7 +263,10 @@ class WaveForward:
             return (torch.cat([vectors, running.entering]), *inputs[1:])
         full = vectors.reshape(len(running.prompts), -1, vectors.shape[-1]).clone()
         entering = torch.arange(running.inside, len(full), device=full.device)
-        full[entering, self._at[running.inside :]] = running.entering
+        if len(running.entering) == len(entering):
+            full[entering, self._at[running.inside :]] = running.entering
+        else:
+            full[entering] = running.entering.view(len(entering), *full.shape[1:])
         self._scale(full, self._at)
         return (full.view(vectors.shape), *inputs[1:])
 
@@ -228,12 +283,13 @@ class WaveForward:
             return None
         inside, tokens, width = running.inside, recording.inputs[0].shape[1], output.shape[-1]
         if tokens == 1 or running.layer == self.model.n_layers - 1:
-            full = output[:, None].expand(-1, tokens, -1)
+            full = output[:, None].repeat(1, tokens, 1)  # some blocks write into it
         else:
-            old = output[: inside * tokens].view(inside, tokens, width)
-            new = recording.written[running.layer][running.prompts[inside:]]
-            index = self._at[inside:, None, None].expand(-1, 1, width)
-            full = torch.cat([old, new.scatter(1, index, output[inside * tokens :, None])])
+            old, own = output[: inside * tokens], output[inside * tokens :]
+            if not self.whole:
+                new = recording.written[running.layer][running.prompts[inside:]]
+                own = new.scatter(1, self._at[inside:, None, None].expand(-1, 1, width), own[:, None])
+            full = torch.cat([old.view(inside, tokens, width), own.view(-1, tokens, width)])
         return full.reshape(-1, width) if recording.flat else full
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,8 +11,10 @@ from captum import attr
 from torch import Tensor, nn
 
 from kn_attrib.errors import MethodError, unknown
-from kn_attrib.forward import AnswerObjective, at_answer
+from kn_attrib.forward import AnswerObjective, Rows, at_answer, record_all
+from kn_attrib.guards import whole_wave_or_none
 from kn_attrib.model import NeuronModel, Objective
+from kn_attrib.objective import RowObjective
 from kn_attrib.prompts import Batch
 from kn_attrib.registry import register
 from kn_attrib.scorer import Attribution, Scorer
@@ -56,8 +59,35 @@ class LayerIntegratedGradients(Scorer):
             raise MethodError(f"layer_integrated_gradients: {unknown('baseline', self.baseline, BASELINES)}")
 
     def score(self, model: NeuronModel, batch: Batch) -> Attribution:
+        baseline = self._baseline(model, batch)
+        wave = whole_wave_or_none(model, batch, self.objective)
+        if wave is None:
+            return self._by_layer(model, batch, baseline)
+        function = RowObjective(wave, model.compute.budget(model.device))
+        ends = Rows.of(record_all(model, batch.positions, **batch.inputs()))
+        starts = record_all(model, batch.positions, inputs_embeds=baseline).flatten(0, 1)
+        found = [self._rows(function, rows, starts[part]) for part, rows in self._parts(ends)]
+        return _joined(found, batch, model.n_layers)
+
+    def _parts(self, rows: Rows) -> list[tuple[slice, Rows]]:
+        size = max(1, self.max_rows // self.steps)
+        parts = [slice(start, start + size) for start in range(0, len(rows), size)]
+        return [(part, rows[part]) for part in parts]
+
+    def _rows(self, function: RowObjective, rows: Rows, starts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores ``[row, neuron]`` at the answer, their sum over all tokens, and what it should be."""
+        full: Tensor = attr.IntegratedGradients(function).attribute(
+            rows.activations, starts, additional_forward_args=(rows.layers, rows.prompts), n_steps=self.steps
+        )
+        removed, _ = function.evaluate(starts, rows.layers, rows.prompts, gradient=False)
+        at = function.forward.batch.positions[rows.prompts]
+        own = full.detach()[torch.arange(len(rows), device=at.device), at]
+        return own, full.detach().flatten(1).sum(1), function.clean()[rows.prompts] - removed
+
+    def _by_layer(self, model: NeuronModel, batch: Batch, baseline: Tensor) -> Attribution:
+        """Captum's own method, layer by layer, each from the embeddings: for models that no wave runs through."""
         forward = AnswerObjective(model, self.objective)
-        inputs, baseline = model.embed(batch), self._baseline(model, batch)
+        inputs = model.embed(batch)
         where = batch.where
         with torch.no_grad():
             clean = forward(inputs, *where)
@@ -96,6 +126,14 @@ class LayerIntegratedGradients(Scorer):
         with torch.no_grad():
             vectors: Tensor = embedding(torch.full_like(batch.input_ids, token))
         return vectors
+
+
+def _joined(found: Sequence[tuple[Tensor, Tensor, Tensor]], batch: Batch, n_layers: int) -> Attribution:
+    """Scores, sums and differences of consecutive rows as one batch's."""
+    scores, sums, differences = (
+        torch.cat(part).unflatten(0, (len(batch), n_layers)) for part in zip(*found, strict=True)
+    )
+    return Attribution(scores, sums - differences, differences)
 
 
 def _replaced(

@@ -11,6 +11,7 @@ from captum import attr
 from torch import Tensor
 
 from kn_attrib import NeuronModel, get_method, score, suppress
+from kn_attrib.compute import Compute
 from kn_attrib.errors import MethodError
 from kn_attrib.facts import FactSet
 from kn_attrib.forward import AnswerObjective, PlainForward
@@ -159,7 +160,16 @@ def test_layer_integrated_gradients_are_captums(tiny: NeuronModel, facts: FactSe
     if baseline == "mask" and tiny.kind == "causal":
         pytest.skip("a causal tokenizer has no mask token")
     batch = batch_of(tiny, facts)
-    found = LayerIntegratedGradients(steps=12, baseline=baseline).score(tiny, batch)
+    scorer = LayerIntegratedGradients(steps=12, baseline=baseline, max_rows=50)
+    found = scorer.score(tiny, batch)
+    assert tiny.whole_verdict is not None
+    assert tiny.whole_verdict.reason == ""
+    tiny.compute = Compute("plain")
+    slow = scorer.score(tiny, batch)
+    for ours, theirs in ((found.gap, slow.gap), (found.difference, slow.difference), (found.values, slow.values)):
+        assert ours is not None
+        assert theirs is not None
+        assert torch.allclose(ours, theirs, atol=1e-12)
     inputs = tiny.embed(batch)
     embedding = tiny.model.get_input_embeddings()
     other = torch.zeros_like(inputs)

@@ -20,17 +20,19 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+from transformers.pytorch_utils import Conv1D
 
 from kn_attrib import NeuronModel, NeuronSet, load_model, score, suppress
 from kn_attrib.architectures import ARCHITECTURES, Architecture
 from kn_attrib.compute import Compute
 from kn_attrib.facts import FactSet
-from kn_attrib.forward import PlainForward
-from kn_attrib.guards import PlainPathWarning, wave_or_none
+from kn_attrib.forward import PlainForward, record_all
+from kn_attrib.guards import PlainPathWarning, wave_or_none, whole_wave_or_none
 from kn_attrib.interventions import scale_rows
 from kn_attrib.methods import Ablation, IntegratedGradients
 from kn_attrib.objective import RowObjective, objective_function
 from kn_attrib.prompts import Batch
+from kn_attrib.recording import find_attention
 from kn_attrib.scaled import scaled_logits
 from kn_attrib.wave import WaveForward
 from wave_rows import batches_of, distance, random_rows
@@ -145,6 +147,53 @@ def test_wave_equals_plain(model_type: str, dtype: str, load_type: Loader, facts
         assert ours[1] is not None
         assert theirs[1] is not None
         assert distance(ours[1], theirs[1]) < LIMITS[dtype]
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_activations_at_all_tokens_are_replaced_as_on_the_plain_path(
+    model_type: str, load_type: Loader, facts: FactSet
+) -> None:
+    model = load_type(model_type)
+    for batch in batches_of(model, facts):
+        _, layers, prompts = random_rows(model, batch)
+        clean = record_all(model, batch.positions, **batch.inputs())[prompts, layers]
+        noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0), dtype=clean.dtype)
+        rows = clean * 0.7 + 0.3 * noise * clean.abs().mean()
+        wave = RowObjective(WaveForward(model, batch, "logprob", whole=True), 10**9)
+        plain = RowObjective(PlainForward(model, batch, "logprob"), 10**9)
+        for ours, theirs in zip(*(f.evaluate(rows, layers, prompts, True) for f in (wave, plain)), strict=True):
+            assert ours is not None
+            assert theirs is not None
+            assert ours.shape == theirs.shape
+            assert distance(ours, theirs) < 1e-9
+        assert whole_wave_or_none(model, batch, "logprob") is not None
+
+
+@pytest.mark.parametrize("model_type", ["bert", "modernbert", "gpt2", "llama", "opt", "phi"])
+def test_rows_do_not_run_through_the_attention_where_they_enter(
+    model_type: str, load_type: Loader, facts: FactSet
+) -> None:
+    model = load_type(model_type)
+    wave = WaveForward(model, batches_of(model, facts)[0], "logit")
+    attentions = [attention for attention in wave.attentions if attention is not None]
+    assert len(attentions) == model.n_layers
+    rows, layers, prompts = random_rows(model, wave.batch)
+    seen: list[int] = []
+    first = next(module for module in attentions[-1].modules() if isinstance(module, nn.Linear | Conv1D))
+    first.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    wave(rows, layers, prompts)
+    assert seen == [int((layers < model.n_layers - 1).sum())]
+
+
+def test_attention_is_found_by_name_or_not_at_all() -> None:
+    def block(**parts: nn.Module) -> nn.Module:
+        return nn.ModuleDict(parts)
+
+    site, attention = nn.Linear(4, 2), nn.Sequential(nn.Linear(2, 2))
+    assert find_attention(block(self_attn=attention, attn_norm=nn.LayerNorm(2), mlp=site), site) is attention
+    assert find_attention(block(mixer=attention, mlp=site), site) is None
+    assert find_attention(block(attn=attention, cross_attention=nn.Sequential(nn.ReLU()), mlp=site), site) is None
+    assert find_attention(block(attention_and_ffn=nn.Sequential(attention, site)), site) is None
 
 
 @pytest.mark.parametrize("model_type", TYPES)
