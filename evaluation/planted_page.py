@@ -39,7 +39,9 @@ measured on the weights as they are stored, in half precision. A third of the pl
 What the labels mean: the planted neurons *together* carry the answer. Base neurons that help every answer of the
 relation count as wrong, and a planted neuron counts as right however small its share: an average precision below 1 is
 not always an error of the method. Planted neurons that were hardly used before and are now loud on one fact are easier
-to find than neurons that training has shaped, hence the axes `busy`, `additive` and `mixed`.
+to find than neurons that training has shaped, hence the axes `busy`, `additive` and `mixed`. They also favour methods
+that compare the fact with others of its relation, since planted neurons, but for half of those of `additive`, fire on
+one fact: what the methods find of facts that training wrote is on the [leaderboard](leaderboard.md).
 `contrastive_joint_ig` was chosen on plants of another seed (100), none of which is here, and
 `joint_integrated_gradients` on development plants; the other methods have their published settings.
 
