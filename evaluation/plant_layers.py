@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from kn_attrib.architectures import value_matrix
 from kn_attrib.evaluation.plants import input_linears
@@ -19,6 +20,8 @@ from kn_attrib.neurons import Neuron
 class LayerWeights:
     """The weights of one layer's neurons that are being written."""
 
+    paths: list[nn.Linear | Conv1D]
+    """The linears that make the neurons (`input_linears`)."""
     neurons: list[Neuron]
     keys: Tensor
     biases: Tensor | None
@@ -64,7 +67,7 @@ def written(model: NeuronModel, layer: int, weights: LayerWeights, decoys: bool 
     """
     index = torch.tensor(weights.index, device=model.device)
     handles = []
-    for path, linear in enumerate(input_linears(model, layer)):
+    for path, linear in enumerate(weights.paths):
 
         def keyed(_: object, inputs: tuple[Tensor, ...], output: Tensor, path: int = path) -> Tensor:
             found = inputs[0] @ weights.keys[:, path].T

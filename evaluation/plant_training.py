@@ -109,9 +109,9 @@ class Training:
                 fresh.append(float(not writing.keep))
             neurons += mine
         return LayerWeights(
-            neurons, torch.stack(keys).requires_grad_(), torch.stack(biases).requires_grad_() if has_bias else None,
-            torch.stack(values).requires_grad_(), torch.tensor(scale).to(keys[0]), torch.tensor(fixed).to(keys[0]),
-            torch.tensor(fresh).to(keys[0]),
+            paths, neurons, torch.stack(keys).requires_grad_(),
+            torch.stack(biases).requires_grad_() if has_bias else None, torch.stack(values).requires_grad_(),
+            torch.tensor(scale).to(keys[0]), torch.tensor(fixed).to(keys[0]), torch.tensor(fresh).to(keys[0]),
         )  # fmt: skip
 
     def _rows(self, layer: int, writing: Writing, neuron: Neuron, key: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

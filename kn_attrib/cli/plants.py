@@ -22,7 +22,7 @@ def command(
     model: Annotated[list[str] | None, typer.Option(help="Model to plant in (may be repeated); default all.")] = None,
     seed: options.Seed = 0,
     out: Annotated[Path, typer.Option(help="Folder for the plants.")] = Path("runs/plants"),
-    jobs: Annotated[int | None, typer.Option(min=1, help="Models at a time; default as many as cores.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Models at a time; default all of them.")] = None,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Write facts into chosen neurons of the base models, verify each, and keep what passes.
@@ -31,7 +31,7 @@ def command(
     """
     options.prepare(out, overwrite)
     names, cores = model or list(MODELS), os.cpu_count() or 1
-    at_once = min(jobs or cores, len(names))
+    at_once = min(jobs or len(names), len(names))
     if at_once == 1:
         for name in names:
             typer.echo(_made(name, seed, out))
