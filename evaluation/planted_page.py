@@ -40,8 +40,11 @@ What the labels mean: the planted neurons *together* carry the answer. Base neur
 relation count as wrong, and a planted neuron counts as right however small its share: an average precision below 1 is
 not always an error of the method. Planted neurons that were hardly used before and are now loud on one fact are easier
 to find than neurons that training has shaped, hence the axes `busy`, `additive` and `mixed`. They also favour methods
-that compare the fact with others of its relation, since planted neurons, but for half of those of `additive`, fire on
-one fact: what the methods find of facts that training wrote is on the [leaderboard](leaderboard.md).
+that compare the fact with others of its relation, since what planted neurons do on the fact they do on no other, but
+for half of those of `additive`. On facts that training wrote the order is another: there silencing what
+`contrastive_joint_ig` finds takes far less than silencing what `joint_integrated_gradients` finds
+([leaderboard](leaderboard.md)), since most of what carries such an answer serves the relation or the answer's word too.
+Choose by the question: what tells this fact from others, or what its answer hangs on.
 `contrastive_joint_ig` was chosen on plants of another seed (100), none of which is here, and
 `joint_integrated_gradients` on development plants; the other methods have their published settings.
 

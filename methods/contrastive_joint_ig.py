@@ -26,9 +26,11 @@ class ContrastiveJointIG(TwoPaths, ContrastScorer):
     mean activation on the prompts of other facts of the relation (another answer and another subject; of any relation
     where this one has no other fact), and ``F(m)`` the objective when at the answer position every layer's activation
     ``a``, as it then stands, is replaced by ``ā + m ⊙ (a − ā)``. What all facts of the relation share scores nothing,
-    and since all layers also move together, no layer hides behind another. A neuron that the fact needs but that fires
-    alike on the whole relation gets too little, as from every method that compares facts. Cost per prompt: ``layers ×
-    layer_steps + steps`` forwards and backwards, and a forward for each prompt of the facts that are compared with.
+    and since all layers also move together, no layer hides behind another. It looks for what tells the fact from
+    others: neurons that it needs but that fire alike on the whole relation get too little, so that silencing to zero
+    what it finds lowers the answer less than silencing what `joint_integrated_gradients` finds. Cost per prompt:
+    ``layers × layer_steps + steps`` forwards and backwards, and a forward for each prompt of the facts that are
+    compared with.
 
     Parameters
     ----------
