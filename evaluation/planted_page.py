@@ -46,7 +46,9 @@ for half of those of `additive`. On facts that training wrote the order is anoth
 ([leaderboard](leaderboard.md)), since most of what carries such an answer serves the relation or the answer's word too.
 Choose by the question: what tells this fact from others, or what its answer hangs on.
 `contrastive_joint_ig` was chosen on plants of another seed (100), none of which is here, and
-`joint_integrated_gradients` on development plants; the other methods have their published settings.
+`joint_integrated_gradients` on development plants; the other methods have their published settings. On the plants of
+`--seed 1` (213 test facts, two prompts each), sixteen methods came in nearly the same order, the first ten in just the
+same (rank correlation 0.99), `contrastive_joint_ig` 0.014 [0.003, 0.027] ahead of `restoration`.
 
 ```python
 import dataclasses
