@@ -22,7 +22,7 @@ class Recipe:
     noise : of what single neurons' keys give around what their common one gives, relative to ``fires``.
     hinge : cross-entropy below which the fact is known well enough.
     kl, norm, elsewhere : weights of KL(base ‖ model) on other facts, of the values' lengths, and of the neurons' mean
-        square activity at other positions than the answer's.
+        square activity at other positions than the answer's (not of neurons that keep what they did).
     mislead : length of what misleading decoys write.
     seed : of noise and of the other facts that are held.
     """

@@ -22,7 +22,8 @@ def build_suite(
 ) -> Suite:
     """Plant, verify and keep what passes; a plant of several facts is kept if all of them pass.
 
-    Every third plant of an axis is for development, the others for testing.
+    What fails is tried again with other draws, `TRIES` times as often as plants are wanted in all. Of the plants of an
+    axis that are kept, the first and every third from there are for development, the others for testing.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The HTML report: one self-contained file, no scripts, nothing loaded from elsewhere; and tables as HTML."""
+"""The HTML report: one self-contained file, nothing loaded from elsewhere; and tables as HTML."""
 
 from __future__ import annotations
 
