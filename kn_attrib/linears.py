@@ -41,6 +41,13 @@ def linears_of(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if type(module) in (nn.Linear, Conv1D)] if _HAS_OP else []
 
 
+def copied_bytes(linears: Sequence[Any]) -> int:
+    """Most bytes of weights that oneDNN lays out anew: the largest one, for a product and for its gradient."""
+    weights = [module.weight for module in linears]
+    sizes = [weight.numel() for weight in weights if weight.is_cpu and weight.dtype == torch.float32]
+    return 2 * torch.float32.itemsize * max(sizes, default=0)
+
+
 @contextmanager
 def fast_linears(linears: Sequence[nn.Module]) -> Iterator[None]:
     """While active, large products of these linears are oneDNN's; may be nested.

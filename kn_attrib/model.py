@@ -17,7 +17,7 @@ from kn_attrib.compute import Compute, Cost, Verdict
 from kn_attrib.encoding import PromptEncoder
 from kn_attrib.errors import MethodError, NeuronError, PromptError, unknown
 from kn_attrib.facts import Fact
-from kn_attrib.linears import fast_linears, linears_of
+from kn_attrib.linears import copied_bytes, fast_linears, linears_of
 from kn_attrib.neurons import Neuron, NeuronSet
 from kn_attrib.prompts import Batch, Encoding, Kind, Prompt, Split, batches, by_text
 from kn_attrib.taps import Taps, answer_only, arguments, at_positions, quiet
@@ -127,6 +127,12 @@ class NeuronModel:
     def dtype_name(self) -> str:
         """``"float32"`` and the like."""
         return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def row_budget(self) -> int:
+        """Bytes that rows may take: the memory budget less copies of weights, but at least a quarter of it."""
+        budget = self.compute.budget(self.device)
+        return max(budget - copied_bytes(self._linears), budget // 4)
 
     @cached_property
     def digest(self) -> str:

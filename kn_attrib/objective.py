@@ -147,6 +147,6 @@ def objective_function(model: NeuronModel, batch: Batch, objective: Objective = 
     -----
     PlainPathWarning : once per model, if it has to be run on the plain path; names the type and the reason.
     """
-    budget = model.compute.budget(model.device)
+    budget = model.row_budget
     wave = wave_or_none(model, batch, objective)
     return RowObjective(wave or PlainForward(model, batch, objective), budget)

@@ -44,7 +44,7 @@ def scaled_logits(
     forward = wave or PlainForward(model, batch, "logit")
     first = [min((neuron.layer for neuron in model.check(neurons)), default=0) for neurons in sets]
     cost = bytes_per_row(forward, gradient=False).tolist()
-    budget = model.compute.budget(model.device)
+    budget = model.row_budget
     order = sorted(range(len(sets)), key=lambda row: first[row])
     size = max(1, min(max_rows, int(budget // max(cost))))
     with torch.no_grad():

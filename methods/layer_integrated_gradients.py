@@ -63,7 +63,7 @@ class LayerIntegratedGradients(Scorer):
         wave = whole_wave_or_none(model, batch, self.objective)
         if wave is None:
             return self._by_layer(model, batch, baseline)
-        function = RowObjective(wave, model.compute.budget(model.device))
+        function = RowObjective(wave, model.row_budget)
         ends = Rows.of(record_all(model, batch.positions, **batch.inputs()))
         starts = record_all(model, batch.positions, inputs_embeds=baseline).flatten(0, 1)
         found = [self._rows(function, rows, starts[part]) for part, rows in self._parts(ends)]

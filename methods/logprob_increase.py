@@ -55,7 +55,7 @@ class LogprobIncrease(Scorer):
         stream = follow(model, batch)
         check_exit(model, stream)
         vocabulary, width = stream.logits.shape[1], LOGIT_TENSORS * max(4, stream.logits.dtype.itemsize)
-        fitting = model.compute.budget(model.device) // (vocabulary * width)
+        fitting = model.row_budget // (vocabulary * width)
         size = max(1, min(self.max_rows, fitting - 1))
         with norms_replaced(model.model, _as_in_first_row) if self.frozen else nullcontext():
             layers = [self._layer(model, stream, layer, batch.answers, size) for layer in range(model.n_layers)]

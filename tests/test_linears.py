@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from kn_attrib import NeuronModel
+from kn_attrib.compute import Compute
 from kn_attrib.linears import WORTH_IT, fast_linears, linears_of
 
 KINDS: dict[str, Callable[[], nn.Module]] = {
@@ -100,3 +102,15 @@ def test_undone_and_nested() -> None:
     with pytest.raises(ValueError):  # noqa: PT011  # its own
         fail()
     assert "forward" not in vars(module)
+
+
+def test_rows_leave_room_for_the_weights_that_are_laid_out_anew(load_tiny: Callable[..., NeuronModel]) -> None:
+    model = load_tiny("masked", dtype="float32")
+    largest = max(m.weight.numel() for m in model.model.modules() if isinstance(m, nn.Linear))
+    model.compute = Compute(memory_budget=100 * largest)
+    assert model.row_budget == (100 - 2 * 4) * largest
+    model.compute = Compute(memory_budget=4 * largest)
+    assert model.row_budget == largest
+    double = load_tiny("masked")
+    double.compute = Compute(memory_budget=100)
+    assert double.row_budget == 100
