@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from shapes import make_batch, make_model
 
-from kn_attrib.allocator import keep_freed_memory
-from kn_attrib.compute import Compute
 from kn_attrib.methods import IntegratedGradients
+from kn_attrib.models.allocator import keep_freed_memory
+from kn_attrib.models.compute import Compute
 
 
 def measure(shape: str, tokens: int, prompts: int, budget: int) -> dict[str, float]:
@@ -26,7 +26,7 @@ def measure(shape: str, tokens: int, prompts: int, budget: int) -> dict[str, flo
     keep_freed_memory()
     model = make_model(shape)
     batch = make_batch(model, tokens, prompts)
-    model.compute = Compute(memory_budget=budget)
+    model.execution.settings = Compute(memory_budget=budget)
     model.record(make_batch(model, tokens, 1))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     values = IntegratedGradients(steps=20).score(model, batch).values

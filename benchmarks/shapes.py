@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from kn_attrib import Fact, NeuronModel, load_model
-from kn_attrib.prompts import Batch, Prompt
+from kn_attrib.facts.prompts import Batch, Prompt
 
 SHAPES = {"bert": 28996, "gpt2": 50257, "llama": 32000}
 """Shape -> size of its vocabulary."""

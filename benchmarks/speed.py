@@ -22,13 +22,13 @@ from shapes import SHAPES, make_batch, make_model, text_of
 from torch import Tensor
 
 from kn_attrib import NeuronModel
-from kn_attrib.allocator import keep_freed_memory
-from kn_attrib.compute import Compute, computing
+from kn_attrib.facts.prompts import Batch
+from kn_attrib.forward.row_objective import objective_function
 from kn_attrib.methods import Ablation, IntegratedGradients
-from kn_attrib.model import objective_value
-from kn_attrib.objective import objective_function
-from kn_attrib.prompts import Batch
-from kn_attrib.scorer import Scorer
+from kn_attrib.models.allocator import keep_freed_memory
+from kn_attrib.models.answers import objective_value
+from kn_attrib.models.compute import Compute, computing
+from kn_attrib.scoring.scorer import Scorer
 from kn_attrib.store import versions
 
 PEER_STEPS, PEER_BATCH = 20, 20
@@ -72,7 +72,7 @@ def naive_captum(model: NeuronModel, batch: Batch, layer: int) -> Tensor:
             vectors[:, position] = rows
             return (vectors,)
 
-        handle = model.sites[layer].register_forward_pre_hook(put)
+        handle = model.ffn_outputs[layer].register_forward_pre_hook(put)
         try:
             logits = model.model(ids.expand(len(rows), -1)).logits[:, position]
         finally:
@@ -94,7 +94,7 @@ def peer_of(model: NeuronModel, shape: str) -> Any:
 
 def score_with(model: NeuronModel, batch: Batch, scorer: Scorer, compute: Compute) -> Any:
     """Scores of a batch under some settings."""
-    model.compute = compute
+    model.execution.settings = compute
     with computing(compute.precision, model.model.get_output_embeddings()):
         return scorer.score(model, batch)
 
@@ -148,7 +148,7 @@ def _errors(
     args: argparse.Namespace,
 ) -> None:  # fmt: skip
     """Relative L2 errors on the first prompt's measured layers against many Gauss nodes in float64."""
-    from kn_attrib.forward import Rows
+    from kn_attrib.forward.rows import Rows
     from kn_attrib.methods.integrated_gradients import integrate
 
     exact_model = make_model(shape, args.device, torch.float64)
@@ -178,7 +178,7 @@ def ablation(shape: str, tokens: int, args: argparse.Namespace) -> list[Row]:
             return (vectors,)
 
         for _ in range(n_hand // 32):
-            handle = model.sites[0].register_forward_pre_hook(put)
+            handle = model.ffn_outputs[0].register_forward_pre_hook(put)
             with torch.no_grad():
                 model.model(one.input_ids.expand(32, -1)).logits[:, -1].softmax(-1)
             handle.remove()
@@ -188,7 +188,7 @@ def ablation(shape: str, tokens: int, args: argparse.Namespace) -> list[Row]:
     chosen = torch.linspace(0, total - 1, int(share * total)).long()
     layers, neurons = chosen // model.n_neurons, chosen % model.n_neurons
     for precision in args.precisions:
-        model.compute = Compute(precision=precision)
+        model.execution.settings = Compute(precision=precision)
         function = objective_function(model, one, "logodds")
 
         def waves(function: Any = function, precision: str = precision) -> None:

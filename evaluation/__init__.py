@@ -1,18 +1,19 @@
 """Judges neurons; never knows a method."""
 
-from kn_attrib.evaluation.comparison import Comparison
-from kn_attrib.evaluation.deletion import run_deletion
-from kn_attrib.evaluation.grid import Factor, Grid, compare_grid
-from kn_attrib.evaluation.harness import DEFAULT_METHODS, ComparisonInterrupted, compare
-from kn_attrib.evaluation.injection import run_injection
-from kn_attrib.evaluation.perplexity import perplexity
-from kn_attrib.evaluation.plant_recipe import Recipe, Writing
-from kn_attrib.evaluation.planted_benchmark import benchmark
-from kn_attrib.evaluation.planted_result import PlantedResult
-from kn_attrib.evaluation.planting import Planter, plant
-from kn_attrib.evaluation.plants import Plant
-from kn_attrib.evaluation.protocols import ProtocolResult
-from kn_attrib.evaluation.questions import Answer, answers
+from kn_attrib.evaluation.comparison.compare import DEFAULT_METHODS, ComparisonInterrupted, compare
+from kn_attrib.evaluation.comparison.grid import Factor, compare_grid
+from kn_attrib.evaluation.measure.perplexity import perplexity
+from kn_attrib.evaluation.planted.benchmark import benchmark
+from kn_attrib.evaluation.planted.plant import Plant
+from kn_attrib.evaluation.planted.planter import Planter, plant
+from kn_attrib.evaluation.planted.recipe import Recipe, Writing
+from kn_attrib.evaluation.planted.result import PlantedResult
+from kn_attrib.evaluation.protocols.deletion import run_deletion
+from kn_attrib.evaluation.protocols.injection import run_injection
+from kn_attrib.evaluation.protocols.result import ProtocolResult
+from kn_attrib.evaluation.report.comparison import Comparison
+from kn_attrib.evaluation.report.grid import Grid
+from kn_attrib.evaluation.report.questions import Answer, answers
 
 __all__ = [
     "DEFAULT_METHODS",

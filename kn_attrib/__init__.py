@@ -4,22 +4,22 @@ from typing import TYPE_CHECKING, Any
 
 from kn_attrib._version import __version__
 from kn_attrib.errors import KnAttribError
-from kn_attrib.facts import Fact, FactSet, facts_from_templates, load_facts
-from kn_attrib.interventions import amplify, set_activation, suppress
-from kn_attrib.loading import load_model
-from kn_attrib.model import NeuronModel
+from kn_attrib.facts.facts import Fact, FactSet
+from kn_attrib.facts.loading import facts_from_templates, load_facts
+from kn_attrib.facts.prompts import Batch
+from kn_attrib.interventions.activations import amplify, set_activation, suppress
+from kn_attrib.models.loading import load_model
+from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.neurons import Neuron, NeuronSet
-from kn_attrib.pool import Pool
-from kn_attrib.prompts import Batch
-from kn_attrib.refine import Refinement, refine, refine_all
-from kn_attrib.registry import get_method, list_methods, load_plugin, register
-from kn_attrib.scorer import Attribution, ContrastScorer, FactScorer, Scorer
-from kn_attrib.scores import NeuronScores
-from kn_attrib.scoring import score
+from kn_attrib.scoring.contrast_pool import Pool
+from kn_attrib.scoring.neuron_scores import NeuronScores
+from kn_attrib.scoring.refinement import Refinement, refine, refine_all
+from kn_attrib.scoring.registry import get_method, list_methods, load_plugin, register
+from kn_attrib.scoring.score import score
+from kn_attrib.scoring.scorer import Attribution, ContrastScorer, FactScorer, Scorer
 
 if TYPE_CHECKING:
     from kn_attrib.evaluation import Comparison, compare
-
 
 __all__ = [
     "Attribution",

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from kn_attrib.model import NeuronModel
-from kn_attrib.prompts import Batch
-from kn_attrib.registry import register
-from kn_attrib.scorer import Scorer
+from kn_attrib.facts.prompts import Batch
+from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.scoring.registry import register
+from kn_attrib.scoring.scorer import Scorer
 
 
 @register("activation")

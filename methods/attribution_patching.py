@@ -9,15 +9,17 @@ import torch
 from captum import attr
 from torch import Tensor
 
-from kn_attrib.draws import generator_for
 from kn_attrib.errors import MethodError, PromptError
-from kn_attrib.facts import Fact
-from kn_attrib.forward import AnswerObjective, at_answer
-from kn_attrib.gradients import without_ffn_gradient
-from kn_attrib.model import NeuronModel, Objective
-from kn_attrib.prompts import Batch, Prompt
-from kn_attrib.registry import register
-from kn_attrib.scorer import ContrastScorer
+from kn_attrib.facts.facts import Fact
+from kn_attrib.facts.prompts import Batch, Prompt
+from kn_attrib.forward.all_tokens import at_answer
+from kn_attrib.forward.embeddings import EmbeddingObjective
+from kn_attrib.models.answers import Objective
+from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.randomness import torch_generator
+from kn_attrib.scoring.registry import register
+from kn_attrib.scoring.scorer import ContrastScorer
+from kn_attrib.techniques.gradient_rules import without_ffn_gradient
 
 
 @register("attribution_patching")
@@ -72,8 +74,8 @@ class AttributionPatching(ContrastScorer):
         return total / max(1, model.n_layers - 1)
 
     def _gradient(self, model: NeuronModel, batch: Batch) -> Tensor:
-        forward = AnswerObjective(model, self.objective)
-        captum = attr.LayerGradientXActivation(forward, model.taps, multiply_by_inputs=False)
+        forward = EmbeddingObjective(model, self.objective)
+        captum = attr.LayerGradientXActivation(forward, model.hook_points, multiply_by_inputs=False)
         layers = captum.attribute(
             model.embed(batch), additional_forward_args=batch.where, attribute_to_layer_input=True
         )
@@ -109,6 +111,6 @@ class AttributionPatching(ContrastScorer):
             others = {self.pool.queries[i].fact.subject for i in self.pool.contrast(fact, same_relation)}
             if others:
                 names = sorted(others)
-                order = torch.randperm(len(names), generator=generator_for(self.seed, fact.id)).tolist()
+                order = torch.randperm(len(names), generator=torch_generator(self.seed, fact.id)).tolist()
                 return [names[i] for i in order[: self.foils]]
         return []

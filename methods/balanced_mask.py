@@ -9,15 +9,22 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from kn_attrib.draws import generator_for
 from kn_attrib.errors import MethodError
-from kn_attrib.facts import Fact
-from kn_attrib.masks import MaskedQuery, learn_masks, masked_batches, masked_logprob, own_queries, weights_of
-from kn_attrib.model import NeuronModel
-from kn_attrib.pool import Pool
-from kn_attrib.prompts import texts_of
-from kn_attrib.registry import register
-from kn_attrib.scorer import FactScorer
+from kn_attrib.facts.facts import Fact
+from kn_attrib.facts.prompts import texts_of
+from kn_attrib.interventions.masks import (
+    MaskedQuery,
+    learn_masks,
+    masked_batches,
+    masked_logprob,
+    own_queries,
+    weights_of,
+)
+from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.randomness import torch_generator
+from kn_attrib.scoring.contrast_pool import Pool
+from kn_attrib.scoring.registry import register
+from kn_attrib.scoring.scorer import FactScorer
 
 
 @register("balanced_mask")
@@ -91,7 +98,7 @@ class BalancedMask(FactScorer):
             )
         # Sorted by content, so that the draw does not depend on which facts came first.
         texts = sorted(texts_of(others), key=lambda text: (text.fact.id, text.text))
-        generator = generator_for(self.seed, fact.id)
+        generator = torch_generator(self.seed, fact.id)
         chosen = [texts[i] for i in torch.randperm(len(texts), generator=generator)[: self.controls].tolist()]
         return [MaskedQuery(q, place, 1 / len(chosen), control=True) for text in chosen for q in text.queries]
 

@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 
 from kn_attrib.errors import MethodError
-from kn_attrib.model import NeuronModel
-from kn_attrib.prompts import Batch, Prompt
-from kn_attrib.registry import register
-from kn_attrib.scorer import ContrastScorer
-from kn_attrib.two_paths import PathObjective, TwoPaths
+from kn_attrib.facts.prompts import Batch, Prompt
+from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.scoring.registry import register
+from kn_attrib.scoring.scorer import ContrastScorer
+from kn_attrib.scoring.two_path_scorer import TwoPathScorer
+from kn_attrib.techniques.layer_paths import PathObjective
 
 
 @register("contrastive_joint_ig")
 @dataclass(frozen=True)
-class ContrastiveJointIG(TwoPaths, ContrastScorer):
+class ContrastiveJointIG(TwoPathScorer, ContrastScorer):
     """Integrated gradients from what the relation's other facts activate, of each layer alone and of all together.
 
     ``score_i = alone · (a_i − ā_i) ∫₀¹ ∂f_l(ā + α(a − ā))/∂w_i dα + (1 − alone) · ∫₀¹ ∂F(α·1)/∂m_i dα``: as in

@@ -8,13 +8,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from kn_attrib.draws import generator_for
 from kn_attrib.errors import MethodError
-from kn_attrib.model import NeuronModel, Objective
-from kn_attrib.objective import objective_function
-from kn_attrib.prompts import Batch, Prompt
-from kn_attrib.registry import register
-from kn_attrib.scorer import ContrastScorer
+from kn_attrib.facts.prompts import Batch, Prompt
+from kn_attrib.forward.row_objective import objective_function
+from kn_attrib.models.answers import Objective
+from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.randomness import torch_generator
+from kn_attrib.scoring.registry import register
+from kn_attrib.scoring.scorer import ContrastScorer
 
 
 @register("expected_gradients")
@@ -81,7 +82,7 @@ class ExpectedGradients(ContrastScorer):
             )
         # In an order of their own, so that the draw does not depend on which facts came first.
         others = sorted(others, key=lambda i: self._content(self.pool.queries[i]))
-        generator = generator_for(self.seed, prompt.fact.id, prompt.text, prompt.token)
+        generator = torch_generator(self.seed, prompt.fact.id, prompt.text, prompt.token)
         chosen = torch.randint(len(others), (self.samples,), generator=generator)
         inside = torch.rand(self.samples, generator=generator, dtype=torch.float64)
         return [others[i] for i in chosen.tolist()], (torch.arange(self.samples) + inside) / self.samples

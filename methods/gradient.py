@@ -9,11 +9,13 @@ import torch
 from captum import attr
 from torch import Tensor
 
-from kn_attrib.forward import AnswerObjective, at_answer
-from kn_attrib.model import NeuronModel, Objective
-from kn_attrib.prompts import Batch
-from kn_attrib.registry import register
-from kn_attrib.scorer import Scorer
+from kn_attrib.facts.prompts import Batch
+from kn_attrib.forward.all_tokens import at_answer
+from kn_attrib.forward.embeddings import EmbeddingObjective
+from kn_attrib.models.answers import Objective
+from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.scoring.registry import register
+from kn_attrib.scoring.scorer import Scorer
 
 
 @register("gradient")
@@ -39,8 +41,8 @@ class Gradient(Scorer):
     reference: ClassVar[str] = "Simonyan et al. 2014, arXiv 1312.6034"
 
     def score(self, model: NeuronModel, batch: Batch) -> Tensor:
-        forward = AnswerObjective(model, self.objective)
-        captum = attr.LayerGradientXActivation(forward, model.taps, multiply_by_inputs=False)
+        forward = EmbeddingObjective(model, self.objective)
+        captum = attr.LayerGradientXActivation(forward, model.hook_points, multiply_by_inputs=False)
         layers = captum.attribute(
             model.embed(batch), additional_forward_args=batch.where, attribute_to_layer_input=True
         )

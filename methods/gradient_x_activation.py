@@ -9,13 +9,16 @@ import torch
 from captum import attr
 from torch import Tensor
 
-from kn_attrib.forward import AnswerObjective, Rows, at_answer
-from kn_attrib.model import NeuronModel, Objective
-from kn_attrib.objective import objective_function
-from kn_attrib.prompts import Batch
-from kn_attrib.registry import register
-from kn_attrib.scorer import Scorer
-from kn_attrib.units import UnitModel
+from kn_attrib.facts.prompts import Batch
+from kn_attrib.forward.all_tokens import at_answer
+from kn_attrib.forward.embeddings import EmbeddingObjective
+from kn_attrib.forward.row_objective import objective_function
+from kn_attrib.forward.rows import Rows
+from kn_attrib.models.answers import Objective
+from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.scoring.registry import register
+from kn_attrib.scoring.scorer import Scorer
+from kn_attrib.units.view import UnitModel
 
 
 @register("gradient_x_activation")
@@ -41,7 +44,7 @@ class GradientXActivation(Scorer):
     def score(self, model: NeuronModel, batch: Batch) -> Tensor:
         if isinstance(model, UnitModel):
             return self._units(model, batch)
-        captum = attr.LayerGradientXActivation(AnswerObjective(model, self.objective), model.taps)
+        captum = attr.LayerGradientXActivation(EmbeddingObjective(model, self.objective), model.hook_points)
         layers = captum.attribute(
             model.embed(batch),
             additional_forward_args=batch.where,

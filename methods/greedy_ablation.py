@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from kn_attrib.errors import MethodError
-from kn_attrib.model import NeuronModel
+from kn_attrib.facts.prompts import Prompt
+from kn_attrib.interventions.silent_sets import Measure, slopes_of_sets, values_of_sets
+from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.neurons import Neuron, NeuronSet
-from kn_attrib.pool import Pool
-from kn_attrib.prompts import Prompt
-from kn_attrib.registry import make_scorer, register
-from kn_attrib.scorer import FactScorer
-from kn_attrib.sets import Measure, slopes_of_sets, values_of_sets
+from kn_attrib.scoring.contrast_pool import Pool
+from kn_attrib.scoring.registry import make_scorer, register
+from kn_attrib.scoring.scorer import FactScorer
 
 PREFIXES = (1, 2, 5, 10)
 """Sizes at which two orders are compared, beside the full one."""

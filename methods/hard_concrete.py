@@ -9,13 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from kn_attrib.draws import generator_for
 from kn_attrib.errors import MethodError
-from kn_attrib.masks import learn_masks, negative_log_likelihood, own_queries
-from kn_attrib.model import NeuronModel
-from kn_attrib.pool import Pool
-from kn_attrib.registry import register
-from kn_attrib.scorer import FactScorer
+from kn_attrib.interventions.masks import learn_masks, negative_log_likelihood, own_queries
+from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.randomness import torch_generator
+from kn_attrib.scoring.contrast_pool import Pool
+from kn_attrib.scoring.registry import register
+from kn_attrib.scoring.scorer import FactScorer
 
 LOW, HIGH = -0.1, 1.1
 """The stretch that lets gates be exactly 0 and exactly 1."""
@@ -89,7 +89,7 @@ class HardConcrete(FactScorer):
 
     def _noise(self, fact: str, step: int, shape: tuple[int, int]) -> Tensor:
         """Logistic noise ``log u − log(1 − u)``, the same for a fact whatever other facts are scored with it."""
-        generator = generator_for(self.seed, step, fact)
+        generator = torch_generator(self.seed, step, fact)
         return torch.rand(shape, generator=generator, dtype=torch.float64).clamp(1e-6, 1 - 1e-6).logit()
 
 

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from kn_attrib.errors import MethodError
-from kn_attrib.model import NeuronModel, Objective
-from kn_attrib.paths import along_embeddings, parts
-from kn_attrib.prompts import Batch
-from kn_attrib.quadrature import quadrature
-from kn_attrib.registry import register
-from kn_attrib.scorer import Scorer
+from kn_attrib.facts.prompts import Batch
+from kn_attrib.models.answers import Objective
+from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.scoring.registry import register
+from kn_attrib.scoring.scorer import Scorer
+from kn_attrib.techniques.embedding_paths import along_embeddings, batch_parts
+from kn_attrib.techniques.quadrature import quadrature
 
 
 @register("internal_influence")
@@ -53,7 +54,7 @@ class InternalInfluence(Scorer):
             raise MethodError(f"internal_influence: steps is {self.steps}; expected at least 1.")
 
     def score(self, model: NeuronModel, batch: Batch) -> Tensor:
-        return torch.cat([self._influence(model, part) for part in parts(batch, self.max_rows, self.steps)])
+        return torch.cat([self._influence(model, part) for part in batch_parts(batch, self.max_rows, self.steps)])
 
     def _influence(self, model: NeuronModel, batch: Batch) -> Tensor:
         """What Captum's `InternalInfluence` gives for each layer, from one pass for all of them."""

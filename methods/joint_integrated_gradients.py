@@ -7,15 +7,15 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from kn_attrib.model import NeuronModel
-from kn_attrib.prompts import Batch
-from kn_attrib.registry import register
-from kn_attrib.two_paths import TwoPaths
+from kn_attrib.facts.prompts import Batch
+from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.scoring.registry import register
+from kn_attrib.scoring.two_path_scorer import TwoPathScorer
 
 
 @register("joint_integrated_gradients")
 @dataclass(frozen=True)
-class JointIntegratedGradients(TwoPaths):
+class JointIntegratedGradients(TwoPathScorer):
     """Integrated gradients along two paths: a layer's neurons fade alone, and those of all layers fade together.
 
     ``score_i = alone · a_i ∫₀¹ ∂f_l(αa)/∂w_i dα + (1 − alone) · ∫₀¹ ∂F(α·1)/∂m_i dα``: the first integral is that of

@@ -8,11 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from kn_attrib.model import NeuronModel, Objective
-from kn_attrib.paths import along_embeddings, parts
-from kn_attrib.prompts import Batch
-from kn_attrib.registry import register
-from kn_attrib.scorer import Scorer
+from kn_attrib.facts.prompts import Batch
+from kn_attrib.models.answers import Objective
+from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.scoring.registry import register
+from kn_attrib.scoring.scorer import Scorer
+from kn_attrib.techniques.embedding_paths import along_embeddings, batch_parts
 
 
 @register("layer_conductance", "layer_integrated_conductance")
@@ -44,7 +45,7 @@ class LayerConductance(Scorer):
     reference: ClassVar[str] = "Dhamdhere et al. 2018, arXiv 1805.12233"
 
     def score(self, model: NeuronModel, batch: Batch) -> Tensor:
-        return torch.cat([self._conductance(model, part) for part in parts(batch, self.max_rows, self.steps + 1)])
+        return torch.cat([self._conductance(model, part) for part in batch_parts(batch, self.max_rows, self.steps + 1)])
 
     def _conductance(self, model: NeuronModel, batch: Batch) -> Tensor:
         """What Captum's `LayerConductance` gives for each layer, from one pass for all of them."""

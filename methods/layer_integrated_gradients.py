@@ -11,13 +11,16 @@ from captum import attr
 from torch import Tensor, nn
 
 from kn_attrib.errors import MethodError, unknown
-from kn_attrib.forward import AnswerObjective, Rows, at_answer, record_all
-from kn_attrib.guards import whole_wave_or_none
-from kn_attrib.model import NeuronModel, Objective
-from kn_attrib.objective import RowObjective
-from kn_attrib.prompts import Batch
-from kn_attrib.registry import register
-from kn_attrib.scorer import Attribution, Scorer
+from kn_attrib.facts.prompts import Batch
+from kn_attrib.forward.all_tokens import at_answer, record_all
+from kn_attrib.forward.embeddings import EmbeddingObjective
+from kn_attrib.forward.guards import whole_wave_or_none
+from kn_attrib.forward.row_objective import RowObjective
+from kn_attrib.forward.rows import Rows
+from kn_attrib.models.answers import Objective
+from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.scoring.registry import register
+from kn_attrib.scoring.scorer import Attribution, Scorer
 
 BASELINES = ("zero", "pad", "mask")
 
@@ -63,7 +66,7 @@ class LayerIntegratedGradients(Scorer):
         wave = whole_wave_or_none(model, batch, self.objective)
         if wave is None:
             return self._by_layer(model, batch, baseline)
-        function = RowObjective(wave, model.row_budget)
+        function = RowObjective(wave, model.execution.row_budget(model.device))
         ends = Rows.of(record_all(model, batch.positions, **batch.inputs()))
         starts = record_all(model, batch.positions, inputs_embeds=baseline).flatten(0, 1)
         found = [self._rows(function, rows, starts[part]) for part, rows in self._parts(ends)]
@@ -86,13 +89,13 @@ class LayerIntegratedGradients(Scorer):
 
     def _by_layer(self, model: NeuronModel, batch: Batch, baseline: Tensor) -> Attribution:
         """Captum's own method, layer by layer, each from the embeddings: for models that no wave runs through."""
-        forward = AnswerObjective(model, self.objective)
+        forward = EmbeddingObjective(model, self.objective)
         inputs = model.embed(batch)
         where = batch.where
         with torch.no_grad():
             clean = forward(inputs, *where)
         scores, sums, differences = [], [], []
-        for layer, site in enumerate(model.taps):
+        for layer, site in enumerate(model.hook_points):
             full = self._layer(forward, site, inputs, baseline, where)
             scores.append(at_answer(full, batch))
             sums.append(full.flatten(1).sum(1))
@@ -101,7 +104,7 @@ class LayerIntegratedGradients(Scorer):
         return Attribution(torch.stack(scores, 1), torch.stack(sums, 1) - difference, difference)
 
     def _layer(
-        self, forward: AnswerObjective, site: nn.Module, inputs: Tensor, baseline: Tensor, where: tuple[Tensor, ...]
+        self, forward: EmbeddingObjective, site: nn.Module, inputs: Tensor, baseline: Tensor, where: tuple[Tensor, ...]
     ) -> Tensor:
         full: Tensor = attr.LayerIntegratedGradients(forward, site).attribute(
             inputs,
@@ -137,7 +140,7 @@ def _joined(found: Sequence[tuple[Tensor, Tensor, Tensor]], batch: Batch, n_laye
 
 
 def _replaced(
-    forward: AnswerObjective, layer: int, inputs: Tensor, baseline: Tensor, where: tuple[Tensor, ...]
+    forward: EmbeddingObjective, layer: int, inputs: Tensor, baseline: Tensor, where: tuple[Tensor, ...]
 ) -> Tensor:
     """``F(x; h = h(x'))``: the objective with the layer's activations at all tokens taken from the baseline."""
     recorded: list[Tensor] = []

@@ -9,12 +9,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from kn_attrib.model import NeuronModel
-from kn_attrib.norms import norm_slope, norms_replaced
-from kn_attrib.prompts import Batch
-from kn_attrib.registry import register
-from kn_attrib.scorer import Scorer
-from kn_attrib.stream import Stream, check_exit, exit_early, follow
+from kn_attrib.facts.prompts import Batch
+from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.scoring.registry import register
+from kn_attrib.scoring.scorer import Scorer
+from kn_attrib.techniques.frozen_norms import norm_slope, norms_replaced
+from kn_attrib.techniques.residual_stream import ResidualStream, check_exit, exit_early, follow
 
 LOGIT_TENSORS = 4
 """Tensors of vocabulary width that a row holds at its peak."""
@@ -55,13 +55,13 @@ class LogprobIncrease(Scorer):
         stream = follow(model, batch)
         check_exit(model, stream)
         vocabulary, width = stream.logits.shape[1], LOGIT_TENSORS * max(4, stream.logits.dtype.itemsize)
-        fitting = model.row_budget // (vocabulary * width)
+        fitting = model.execution.row_budget(model.device) // (vocabulary * width)
         size = max(1, min(self.max_rows, fitting - 1))
         with norms_replaced(model.model, _as_in_first_row) if self.frozen else nullcontext():
             layers = [self._layer(model, stream, layer, batch.answers, size) for layer in range(model.n_layers)]
         return torch.stack(layers, dim=1)
 
-    def _layer(self, model: NeuronModel, stream: Stream, layer: int, answers: Tensor, size: int) -> Tensor:
+    def _layer(self, model: NeuronModel, stream: ResidualStream, layer: int, answers: Tensor, size: int) -> Tensor:
         """``[prompt, neuron]``"""
         before, slopes, vectors = stream.before(layer), stream.slope(layer), model.value_vectors(layer)
         scores = torch.empty_like(stream.activations[layer], dtype=stream.logits.dtype)

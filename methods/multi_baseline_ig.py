@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from kn_attrib.errors import MethodError
-from kn_attrib.forward import Rows
-from kn_attrib.model import NeuronModel, Objective
-from kn_attrib.objective import RowObjective, objective_function
-from kn_attrib.paths import integrate
-from kn_attrib.prompts import Batch, Prompt
-from kn_attrib.registry import register
-from kn_attrib.scorer import Attribution, Scorer
+from kn_attrib.facts.prompts import Batch, Prompt
+from kn_attrib.forward.row_objective import RowObjective, objective_function
+from kn_attrib.forward.rows import Rows
+from kn_attrib.models.answers import Objective
+from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.scoring.registry import register
+from kn_attrib.scoring.scorer import Attribution, Scorer
+from kn_attrib.techniques.path_integrals import integrate
 
 
 @register("multi_baseline_ig")

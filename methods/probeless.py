@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from kn_attrib.errors import MethodError, unknown
-from kn_attrib.model import NeuronModel
-from kn_attrib.pool import LABELS, Label, Pool
-from kn_attrib.registry import register
-from kn_attrib.scorer import FactScorer
+from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.scoring.contrast_pool import LABELS, Label, Pool
+from kn_attrib.scoring.registry import register
+from kn_attrib.scoring.scorer import FactScorer
 
 PAIRS = ("all", "own")
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from kn_attrib.derived import DerivedScorer
 from kn_attrib.errors import MethodError
-from kn_attrib.model import NeuronModel
-from kn_attrib.pool import pool_of
-from kn_attrib.prompts import Batch, Prompt
-from kn_attrib.registry import register
+from kn_attrib.facts.prompts import Batch, Prompt
+from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.scoring.contrast_pool import pool_of
+from kn_attrib.scoring.derived_scorer import DerivedScorer
+from kn_attrib.scoring.registry import register
 
 
 @register("qrnca")

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from kn_attrib.errors import MethodError
-from kn_attrib.model import NeuronModel
-from kn_attrib.prompts import Batch
-from kn_attrib.registry import make_scorer, register
-from kn_attrib.scorer import Scorer
-from kn_attrib.stream import Stream, follow
+from kn_attrib.facts.prompts import Batch
+from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.scoring.registry import make_scorer, register
+from kn_attrib.scoring.scorer import Scorer
+from kn_attrib.techniques.residual_stream import ResidualStream, follow
 
 
 @register("query_neurons")
@@ -65,7 +65,9 @@ class QueryNeurons(Scorer):
             weights = torch.where(along == 0, 0, chosen[:, layer].to(along) / along)
             total = total + (weights * made).sum()
         effects = stream.effects(total)
-        model.cost.backwards += len(batch)  # counted at the logits elsewhere, but this gradient does not pass them
+        model.execution.cost.backwards += len(
+            batch
+        )  # counted at the logits elsewhere, but this gradient does not pass them
         scores = [
             activations.detach() * (effect @ model.value_vectors(layer).T)
             for layer, (activations, effect) in enumerate(zip(stream.activations, effects, strict=True))
@@ -73,7 +75,7 @@ class QueryNeurons(Scorer):
         return torch.stack(scores, dim=1)
 
 
-def _along_what_is_read(model: NeuronModel, stream: Stream, layer: int) -> Tensor:
+def _along_what_is_read(model: NeuronModel, stream: ResidualStream, layer: int) -> Tensor:
     """``⟨h, ∂a_n/∂h⟩`` of each neuron of a layer, ``[prompt, neuron]``: a Jacobian times a vector, backward twice."""
     reads, made = stream.reads[layer], stream.activations[layer]
     if reads is None:

@@ -8,13 +8,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from kn_attrib.derived import DerivedScorer
-from kn_attrib.draws import generator_for
 from kn_attrib.errors import MethodError
-from kn_attrib.matching import deciles
-from kn_attrib.model import NeuronModel
-from kn_attrib.prompts import Batch
-from kn_attrib.registry import register
+from kn_attrib.facts.prompts import Batch
+from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.randomness import torch_generator
+from kn_attrib.scoring.derived_scorer import DerivedScorer
+from kn_attrib.scoring.registry import register
+from kn_attrib.techniques.deciles import deciles
 
 
 @register("random_matched")
@@ -70,4 +70,4 @@ class RandomMatched(DerivedScorer):
 
     def _draw(self, fact: str, scores: Tensor) -> Tensor:
         """Uniform numbers below 1, ``[layer, neuron]``."""
-        return torch.rand(scores.shape[1:], generator=generator_for(self.seed, fact), dtype=torch.float64)
+        return torch.rand(scores.shape[1:], generator=torch_generator(self.seed, fact), dtype=torch.float64)

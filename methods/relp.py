@@ -8,11 +8,12 @@ from typing import ClassVar
 from torch import Tensor
 
 from kn_attrib.errors import MethodError
-from kn_attrib.gradients import relevance_rules
-from kn_attrib.model import NeuronModel, Objective
-from kn_attrib.prompts import Batch
-from kn_attrib.registry import make_scorer, register
-from kn_attrib.scorer import Attribution, Scorer
+from kn_attrib.facts.prompts import Batch
+from kn_attrib.models.answers import Objective
+from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.scoring.registry import make_scorer, register
+from kn_attrib.scoring.scorer import Attribution, Scorer
+from kn_attrib.techniques.gradient_rules import relevance_rules
 
 
 @register("relp")

@@ -10,15 +10,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from kn_attrib.draws import generator_for
 from kn_attrib.errors import MethodError
-from kn_attrib.model import NeuronModel
+from kn_attrib.facts.prompts import Prompt
+from kn_attrib.interventions.silent_sets import slopes_of_sets, values_of_sets
+from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.neurons import Neuron, NeuronSet
-from kn_attrib.pool import Pool
-from kn_attrib.prompts import Prompt
-from kn_attrib.registry import register
-from kn_attrib.scorer import FactScorer
-from kn_attrib.sets import slopes_of_sets, values_of_sets
+from kn_attrib.randomness import torch_generator
+from kn_attrib.scoring.contrast_pool import Pool
+from kn_attrib.scoring.registry import register
+from kn_attrib.scoring.scorer import FactScorer
 
 BLOCK = 8
 """Steps of an order that are evaluated together; whether it is cut short is asked between blocks."""
@@ -85,7 +85,7 @@ class Shapley(FactScorer):
 
     def _game(self, fact: str, place: int, slope: Tensor) -> Game:
         best = slope.abs().flatten().topk(min(self.candidates, slope.numel())).indices.tolist()
-        generator = generator_for(self.seed, fact)
+        generator = torch_generator(self.seed, fact)
         return Game(place, tuple(Neuron(*divmod(index, slope.shape[1])) for index in best), generator)
 
     def _play(self, model: NeuronModel, queries: Sequence[Sequence[Prompt]], games: list[Game]) -> None:

@@ -8,12 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from kn_attrib.derived import DerivedScorer
-from kn_attrib.draws import generator_for
 from kn_attrib.errors import MethodError, unknown
-from kn_attrib.model import NeuronModel
-from kn_attrib.prompts import Batch
-from kn_attrib.registry import register
+from kn_attrib.facts.prompts import Batch
+from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.randomness import torch_generator
+from kn_attrib.scoring.derived_scorer import DerivedScorer
+from kn_attrib.scoring.registry import register
 
 UNITS = ("fact", "prompt")
 
@@ -57,6 +57,6 @@ class Shuffled(DerivedScorer):
         orders = []
         for prompt in batch.prompts:
             own = () if self.per == "fact" else (prompt.text, prompt.token)
-            generator = generator_for(self.seed, prompt.fact.id, *own)
+            generator = torch_generator(self.seed, prompt.fact.id, *own)
             orders.append(torch.rand(scores.shape[1:], generator=generator, dtype=torch.float64).argsort(-1))
         return scores.gather(-1, torch.stack(orders).to(scores.device))

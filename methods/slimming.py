@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from kn_attrib.errors import MethodError
-from kn_attrib.masks import learn_masks, negative_log_likelihood, own_queries
-from kn_attrib.model import NeuronModel
-from kn_attrib.pool import Pool
-from kn_attrib.registry import register
-from kn_attrib.scorer import FactScorer
+from kn_attrib.interventions.masks import learn_masks, negative_log_likelihood, own_queries
+from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.scoring.contrast_pool import Pool
+from kn_attrib.scoring.registry import register
+from kn_attrib.scoring.scorer import FactScorer
 
 
 @register("slimming")

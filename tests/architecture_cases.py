@@ -1,4 +1,4 @@
-"""The types of `tests/test_architectures.py`, made small, and what there is to know of each."""
+"""The types of `tests/models/test_architectures.py`, made small, and what there is to know of each."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from kn_attrib import Fact, NeuronModel, load_model
-from kn_attrib.prompts import Batch, Prompt
+from kn_attrib.facts.prompts import Batch, Prompt
 
 WORDS, HIDDEN, WIDTH, LAYERS = 60, 32, 48, 3
 
@@ -213,7 +213,7 @@ def batch_of(model: NeuronModel) -> Batch:
 def sites_of(model: NeuronModel) -> list[str]:
     """Name of the output linear of each layer (a shared one again)."""
     names = {module: name for name, module in model.model.named_modules()}
-    return [names[site] for site in model.sites]
+    return [names[site] for site in model.ffn_outputs]
 
 
 def by_hand(
@@ -221,8 +221,8 @@ def by_hand(
 ) -> Tensor:
     """Logits at the answer with ``change(vector [row, neuron])`` made in place at one layer's answer position, by a
     hook of our own on the bare model."""
-    site, calls = model.sites[layer], []
-    turn = model.sites[:layer].count(site)
+    site, calls = model.ffn_outputs[layer], []
+    turn = model.ffn_outputs[:layer].count(site)
     rows, tokens = batch.input_ids.shape
 
     def put(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:

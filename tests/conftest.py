@@ -20,12 +20,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from kn_attrib.facts import FactSet, facts_from_templates
-from kn_attrib.loading import load_model
-from kn_attrib.model import NeuronModel
-from kn_attrib.registry import _METHODS, list_methods
-from kn_attrib.scorer import Scorer
-from kn_attrib.units import UnitModel
+from kn_attrib.facts.facts import FactSet
+from kn_attrib.facts.loading import facts_from_templates
+from kn_attrib.models.loading import load_model
+from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.scoring.registry import _METHODS, list_methods
+from kn_attrib.scoring.scorer import Scorer
+from kn_attrib.units.view import UnitModel
 from unit_views import HEADS, KINDS, MODELS, view_of
 
 # Tests run side by side and their models are tiny: more threads than one only get in each other's way.

@@ -11,6 +11,7 @@ import torch
 
 from kn_attrib import Neuron, NeuronModel, NeuronSet
 from kn_attrib.errors import NeuronError, StoreError
+from kn_attrib.models.neuron_model import all_neurons, check_neurons
 
 first = NeuronSet([(1, 5), (0, 3), (1, 5)])
 second = NeuronSet([(0, 3), (2, 0)])
@@ -88,8 +89,8 @@ def test_a_set_is_not_saved_below_a_file(tmp_path: Path) -> None:
 
 
 def test_neurons_outside_the_model_are_named(tiny: NeuronModel) -> None:
-    assert tiny.check(first) is first
+    assert check_neurons(tiny, first) is first
     for neuron, shown in (((3, 0), r"layer=3, index=0"), ((0, 48), r"layer=0, index=48")):
         with pytest.raises(NeuronError, match=rf"{shown}\) does not exist; .* has 3 layers × 48 neurons"):
-            tiny.check(NeuronSet([neuron]))
-    assert len(tiny.all_neurons()) == 3 * 48
+            check_neurons(tiny, NeuronSet([neuron]))
+    assert len(all_neurons(tiny)) == 3 * 48

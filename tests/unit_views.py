@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from kn_attrib import Batch, FactSet, NeuronModel
 from kn_attrib.methods import Ablation, Activation, GradientXActivation, IntegratedGradients, Random
-from kn_attrib.unit_methods import make_units
-from kn_attrib.units import UnitModel
+from kn_attrib.scoring.method_specs import make_units
+from kn_attrib.units.view import UnitModel
 
 MODELS = ("masked", "causal", "grouped")
 KINDS = ("nmf(k=5)", "pca(k=5)", "heads")

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from kn_attrib import NeuronModel
-from kn_attrib.facts import FactSet
-from kn_attrib.prompts import Batch
+from kn_attrib.facts.facts import FactSet
+from kn_attrib.facts.prompts import Batch
 
 
 def distance(ours: Tensor, theirs: Tensor) -> float:

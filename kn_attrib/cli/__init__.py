@@ -8,9 +8,9 @@ import warnings
 
 import typer
 
-from kn_attrib.allocator import keep_freed_memory
 from kn_attrib.cli import benchmark, compare, facts, methods, models, plants, protocol, report, score
 from kn_attrib.errors import KnAttribError
+from kn_attrib.models.allocator import keep_freed_memory
 
 app = typer.Typer(
     name="kn-attrib",
@@ -20,8 +20,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
 for module in (compare, report, benchmark, plants, score, methods, models, facts):
     app.command(module.NAME)(module.command)
+
 app.add_typer(protocol.app, name=protocol.NAME)
 
 

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from kn_attrib.cli import options
-from kn_attrib.evaluation.planted_benchmark import benchmark
-from kn_attrib.evaluation.planted_page import page
-from kn_attrib.evaluation.planted_result import METRICS, PlantedResult
-from kn_attrib.evaluation.planted_suite import MODELS, SHIPPED
+from kn_attrib.cli import options, screen
+from kn_attrib.evaluation.planted.benchmark import benchmark
+from kn_attrib.evaluation.planted.page import page
+from kn_attrib.evaluation.planted.result import METRICS, PlantedResult
+from kn_attrib.evaluation.planted.suite import MODELS, SHIPPED
 from kn_attrib.store import atomic_path, write_text
 
 NAME = "benchmark"
@@ -52,15 +52,15 @@ def _publish(result: PlantedResult, plants: Path, out: Path) -> None:
             figure.savefig(path, dpi=150)
     # The intervals are in the page: a terminal has no room for them in every cell.
     title = "Average precision of planted neurons: means"
-    options.show_frame(result.table().map("{:.2f}".format), title)
+    screen.show_frame(result.table().map("{:.2f}".format), title)
     typer.echo("")
     overall = result.summary[result.summary.axis == "overall"]
     cells = overall.pivot_table(index="method", columns="metric", values="mean")
-    options.show_frame(cells.loc[result.table().index, list(METRICS)].round(3), "All planted facts: means")
+    screen.show_frame(cells.loc[result.table().index, list(METRICS)].round(3), "All planted facts: means")
     if len(result.methods) > 1:
         tests = result.pairwise()
         typer.echo("")
-        options.show_frame(
+        screen.show_frame(
             tests.drop(columns="reference").round(4), f"{tests.reference.iloc[0]} minus the others, same planted facts"
         )
     typer.echo(f"\nRows, figure, page (planted.md) and manifest: {out}")

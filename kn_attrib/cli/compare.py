@@ -8,15 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from kn_attrib.cli import options
-from kn_attrib.cli.published import publish, publish_grid
+from kn_attrib.cli.publish import publish, publish_grid
 from kn_attrib.evaluation import DEFAULT_METHODS, ComparisonInterrupted, compare
-from kn_attrib.evaluation.changes import BASIC, EVERYWHERE
-from kn_attrib.evaluation.controls import CONTROLS
-from kn_attrib.evaluation.grid import Factor, compare_grid
-from kn_attrib.evaluation.journal import Journal
-from kn_attrib.facts import FactSet
-from kn_attrib.model import NeuronModel
-from kn_attrib.unit_methods import expanded
+from kn_attrib.evaluation.comparison.grid import Factor, compare_grid
+from kn_attrib.evaluation.records.journal import Journal
+from kn_attrib.evaluation.vocabulary import BASIC, CONTROLS, EVERYWHERE
+from kn_attrib.facts.facts import FactSet
+from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.scoring.method_specs import expanded
 
 NAME = "compare"
 METHODS = (

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kn_attrib.cli import options
+from kn_attrib.cli import options, screen
 from kn_attrib.errors import StoreError
 
 NAME = "facts"
@@ -39,9 +39,7 @@ def command(
         counts = [sum(f.is_ambiguous for f in some), sum(f.leaks_answer for f in some)]
         rows.append([relation, len(some), len(answers), *counts, len(some[0].prompts), len(some[0].held_out)])
     columns = ["relation", "facts", "answers", "ambiguous", "answer in subject", "prompts", "held out"]
-    options.show(
-        rows, columns, f"{len(chosen)} facts of {len(chosen.relations)} relations, sha256 {chosen.digest[:12]}"
-    )
+    screen.show(rows, columns, f"{len(chosen)} facts of {len(chosen.relations)} relations, sha256 {chosen.digest[:12]}")
     if out is not None:
         if out.exists() and not overwrite:
             raise StoreError(f"{out} exists; choose another --out file, or say --overwrite.")

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from kn_attrib.catalogue import catalogue
 from kn_attrib.cli import options
-from kn_attrib.registry import get_method, list_methods, origin
+from kn_attrib.scoring.catalogue import catalogue
+from kn_attrib.scoring.registry import get_method, list_methods, origin
 
 NAME = "methods"
 

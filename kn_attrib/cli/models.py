@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from kn_attrib.cli import options
-from kn_attrib.description import describe
-from kn_attrib.loading import ZOO_PREFIX, load_model
-from kn_attrib.zoo import zoo_card, zoo_names, zoo_path
+from kn_attrib.cli import options, screen
+from kn_attrib.models.description import describe
+from kn_attrib.models.loading import ZOO_PREFIX, load_model
+from kn_attrib.models.shipped import zoo_card, zoo_names, zoo_path
 
 NAME = "models"
 
@@ -38,4 +38,4 @@ def command(
         card: dict[str, Any] = dict(zoo_card(name))
         known = [f"{card['accuracy'][split]['all']:.1%}" for split in ("prompts", "held_out")]
         rows.append([ZOO_PREFIX + name, card["summary"], card["facts"]["number"], *known, zoo_path(name)])
-    options.show(rows, ["model", "what it is", "facts", "known, prompts", "held out", "folder"])
+    screen.show(rows, ["model", "what it is", "facts", "known, prompts", "held out", "folder"])

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
-import pandas as pd
 import typer
 import yaml
-from rich.console import Console
-from rich.table import Table
 
 from kn_attrib.errors import ConfigError, FactError, unknown
-from kn_attrib.evaluation.comparison import check_folder
-from kn_attrib.facts import FactSet, load_facts
-from kn_attrib.loading import load_model
-from kn_attrib.model import NeuronModel
-from kn_attrib.registry import load_plugin
+from kn_attrib.evaluation.records.folder import check_folder
+from kn_attrib.facts.facts import FactSet
+from kn_attrib.facts.loading import load_facts
+from kn_attrib.models.loading import load_model
+from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.scoring.registry import load_plugin
 from kn_attrib.store import check_writable
 
 
@@ -139,27 +136,3 @@ def open_facts(source: str, relations: str, answer_words: int = 0) -> FactSet:
     if not chosen:
         raise FactError(f"none of the {len(facts)} facts has an answer of {answer_words} words; try --answer-words 1.")
     return chosen
-
-
-WIDTH = 210
-"""Columns of text when nobody can say how wide the screen is."""
-
-
-def show(rows: Iterable[Iterable[object]], columns: Iterable[str], title: str = "") -> None:
-    """Print a table."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold", no_wrap=i == 0)
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
-    console = Console(width=None if Console().is_terminal else WIDTH, markup=False, highlight=False)
-    if title:
-        # Not the table's own title, which is broken into lines of the table's width.
-        console.print(title, style="italic", soft_wrap=True)
-    console.print(table)
-
-
-def show_frame(frame: pd.DataFrame, title: str = "") -> None:
-    """Print a data frame with its index."""
-    columns = [str(frame.index.name or ""), *(str(c).replace("_", " ") for c in frame.columns)]
-    show(([name, *row] for name, row in zip(frame.index, frame.itertuples(index=False), strict=True)), columns, title)

@@ -12,8 +12,8 @@ import torch
 import typer
 
 from kn_attrib.cli import options
-from kn_attrib.evaluation.planted_build import build_suite
-from kn_attrib.evaluation.planted_suite import MODELS
+from kn_attrib.evaluation.planted.build import build_suite
+from kn_attrib.evaluation.planted.suite import MODELS
 
 NAME = "plants"
 

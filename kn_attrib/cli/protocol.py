@@ -8,12 +8,12 @@ from typing import Annotated
 import pandas as pd
 import typer
 
-from kn_attrib.cli import options
+from kn_attrib.cli import options, screen
 from kn_attrib.errors import ConfigError, unknown
 from kn_attrib.evaluation import ProtocolResult, run_deletion, run_injection
-from kn_attrib.evaluation.injection import METHODS, Information
-from kn_attrib.evaluation.markdown import markdown
-from kn_attrib.evaluation.protocol_tables import before_deletion, deletion_table, injection_table
+from kn_attrib.evaluation.protocols.injection import METHODS, Information
+from kn_attrib.evaluation.protocols.tables import before_deletion, deletion_table, injection_table
+from kn_attrib.evaluation.records.text import markdown
 
 NAME = "protocol"
 INFORMATION: tuple[Information, ...] = ("counterfactual", "unknown")
@@ -91,7 +91,7 @@ def _show(table: pd.DataFrame, title: str, as_markdown: bool) -> None:
     if as_markdown:
         typer.echo(f"{title}\n\n{markdown(table)}\n")
         return
-    options.show_frame(table, title)
+    screen.show_frame(table, title)
     typer.echo("")
 
 

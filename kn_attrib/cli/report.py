@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from kn_attrib.cli.published import publish
+from kn_attrib.cli.publish import publish
 from kn_attrib.evaluation import Comparison
-from kn_attrib.evaluation.leaderboard import leaderboard_page
+from kn_attrib.evaluation.report.leaderboard import leaderboard_page
 
 NAME = "report"
 

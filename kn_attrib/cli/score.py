@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from kn_attrib.cli import options
+from kn_attrib.cli import options, screen
 from kn_attrib.errors import StoreError
-from kn_attrib.refine import Refinement, refine_all
-from kn_attrib.registry import make_scorer
-from kn_attrib.scoring import score
+from kn_attrib.scoring.refinement import Refinement, refine_all
+from kn_attrib.scoring.registry import make_scorer
+from kn_attrib.scoring.score import score
 
 NAME = "score"
 
@@ -54,7 +54,7 @@ def command(
         rows.append(
             [name, len(neurons), "  ".join(f"L{n.layer}:{n.index} ({mean[n.layer, n.index]:.3g})" for n in listed[:6])]
         )
-    options.show(rows, ["fact", "neurons", "highest mean scores"], f"{scorer!r} on {model}")
+    screen.show(rows, ["fact", "neurons", "highest mean scores"], f"{scorer!r} on {model}")
     if out is not None:
         scores.save(out)
         typer.echo(f"Scores: {out}")

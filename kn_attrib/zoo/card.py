@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kn_attrib.facts import FactSet
-from kn_attrib.loading import load_model
+from kn_attrib.facts.facts import FactSet
+from kn_attrib.models.loading import load_model
 from kn_attrib.store import versions
 from kn_attrib.zoo.measure import accuracy, effects, known_facts
 from kn_attrib.zoo.recipes import Recipe

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from kn_attrib.facts import SLOT, Fact, FactSet
+from kn_attrib.facts.facts import SLOT, Fact, FactSet
 from kn_attrib.zoo.recipes import Recipe
 
 IGNORE = -100

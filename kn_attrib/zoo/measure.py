@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kn_attrib.facts import Fact, FactSet
-from kn_attrib.forward import PlainForward, Rows
-from kn_attrib.interventions import ablate_layers, scale_rows
-from kn_attrib.model import NeuronModel
+from kn_attrib.facts.facts import Fact, FactSet
+from kn_attrib.facts.prompts import Batch, Prompt, Split, Text, by_text, texts_of
+from kn_attrib.forward.plain import PlainForward
+from kn_attrib.forward.rows import Rows
+from kn_attrib.interventions.activations import ablate_layers, scale_rows
+from kn_attrib.models.neuron_model import NeuronModel, all_neurons
 from kn_attrib.neurons import Neuron, NeuronSet
-from kn_attrib.prompts import Batch, Prompt, Split, Text, by_text, texts_of
-from kn_attrib.refine import Refinement
+from kn_attrib.scoring.refinement import Refinement
 
 NODES = 8
 FACTS_MEASURED = 136
@@ -102,7 +103,7 @@ def effects(model: NeuronModel, known: FactSet, seed: int, limit: int = FACTS_ME
     texts = texts_of(prompts)
     chosen = {f.id: _kept(gradients[_of(texts, f)]) for f in facts}
     loudest = {f.id: _top(activations[_of(texts, f)].mean(0), len(chosen[f.id])) for f in facts}
-    dice, everything = random.Random(seed), list(model.all_neurons())
+    dice, everything = random.Random(seed), list(all_neurons(model))
     chance = {f.id: NeuronSet(dice.sample(everything, len(chosen[f.id]))) for f in facts}
     twins = {g.id: chosen[f.id] for f in facts for g in known if g.answer == f.answer and g.subject != f.subject}
     twin_texts = model.encode([f for f in known if f.id in twins], "held_out").prompts

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from kn_attrib.facts import SLOT, Fact
+from kn_attrib.facts.facts import SLOT, Fact
 
 ASCII = [c for c in string.printable if not c.isspace()]
 SPECIALS = {f"{kind}_token": f"[{kind.upper()}]" for kind in ("pad", "unk", "cls", "sep", "mask")}

@@ -12,14 +12,14 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
-from kn_attrib.allocator import keep_freed_memory
 from kn_attrib.errors import ModelError, unknown
-from kn_attrib.facts import load_facts
+from kn_attrib.facts.loading import load_facts
+from kn_attrib.models.allocator import keep_freed_memory
+from kn_attrib.models.shipped import MODELS
 from kn_attrib.store import write_json, write_text
-from kn_attrib.zoo import MODELS
 from kn_attrib.zoo.card import card_of, readme_of
 from kn_attrib.zoo.recipes import RECIPES
-from kn_attrib.zoo.training import train
+from kn_attrib.zoo.training_loop import train
 
 PROCESSES = 2
 READABLE = 0o644

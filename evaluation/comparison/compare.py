@@ -1,0 +1,127 @@
+"""`compare`: every method on the same facts, judged by interventions on held-out paraphrases and controls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kn_attrib.evaluation.comparison.run import ComparisonInterrupted, Run
+from kn_attrib.evaluation.comparison.settings import Settings
+from kn_attrib.evaluation.records.folder import check_folder
+from kn_attrib.evaluation.records.journal import Journal
+from kn_attrib.evaluation.report.comparison import Comparison
+from kn_attrib.evaluation.vocabulary import CONTROLS
+from kn_attrib.facts.facts import Fact
+from kn_attrib.facts.loading import load_facts
+from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.scoring.method_specs import Method, labelled, make_method
+from kn_attrib.scoring.scorer import Scorer
+
+__all__ = ["DEFAULT_METHODS", "ComparisonInterrupted", "compare"]
+
+DEFAULT_METHODS = (
+    "integrated_gradients",
+    "layer_conductance",
+    "layer_integrated_gradients",
+    "gradient_x_activation",
+    "ablation",
+    "activation",
+    "random",
+)
+
+
+def compare(
+    model: NeuronModel,
+    facts: str | Path | Sequence[Fact],
+    methods: Sequence[str | type[Scorer] | Scorer | Method] = DEFAULT_METHODS,
+    *,
+    budgets: Sequence[int] = (1, 5, 10, 20),
+    refinement: str | None = None,
+    factor: float = 2.0,
+    control_facts: int = 5,
+    limit: int | None = None,
+    max_prompts: int | None = None,
+    known_share: float = 0.5,
+    keep: Sequence[str] = (),
+    seed: int = 0,
+    max_rows: int = 1024,
+    normalised: bool = False,
+    contrast_facts: int = 8,
+    interventions: Sequence[str] = ("suppress", "amplify"),
+    controls: Sequence[str] = CONTROLS,
+    threshold: float | None = None,
+    share: float | None = None,
+    dropout: Sequence[float] = (0.01, 0.1),
+    plain_text: Sequence[str] | None = None,
+    curves: bool = False,
+    folder: str | Path | None = None,
+    progress: bool = True,
+) -> Comparison:
+    """Compare attribution methods on suppression and amplification, against control groups and control neurons.
+
+    For every fact that the model knows, each method scores all neurons on the fact's ``prompts``; its refined set and
+    its top ``k`` are then suppressed (×0) and amplified (×``factor``) at the answer position, and the change of the
+    answer's probability is measured on the fact's ``held_out`` paraphrases, on four groups of control facts and on
+    plain words, next to what control neurons do.
+
+    Parameters
+    ----------
+    model : from `load_model`.
+    facts : anything `load_facts` reads; facts beyond ``limit`` still serve as controls.
+    methods : names, ``"name:preset"``, classes or scorers; ``"name@nmf"``, ``"name@pca(k=8)"``, ``"name@heads"`` score
+        other units than neurons (see `kn_attrib.scoring.method_specs`), and skip budgets larger than their number.
+    budgets : numbers of neurons for the equal-budget comparison.
+    refinement : a preset name, default the paper's thresholds with each method's own threshold.
+    factor : amplification.
+    control_facts : most facts in each control group of a fact.
+    limit : most facts to score.
+    max_prompts : most attribution prompts per fact.
+    known_share : a fact is known if its answer is on top in at least this share of its attribution prompts.
+    keep : facts to keep although ``"unknown"``, ``"ambiguous"`` or ``"leaking"`` (answer inside the subject).
+    seed : of control facts, control neurons and bootstrap.
+    max_rows : most queries in one forward pass (an answer of several tokens is several queries).
+    normalised : an answer's probability is the geometric mean of its tokens' probabilities instead of their product.
+    contrast_facts : further known facts of each relation for methods that compare facts with one another.
+    interventions : some of `changes.INTERVENTIONS`: ``"suppress"`` (×0), ``"amplify"``, ``"mean"`` (the mean over other
+        facts of the relation), ``"resample"`` (another fact's activation), each also as ``"…_everywhere"``.
+    controls : some of `controls.CONTROLS`, neurons that each method's are compared with. All are measured for refined
+        sets; the random ones at equal budgets too.
+    threshold, share : of the refinement, where they shall differ from the preset's or the method's own.
+    dropout : shares of all neurons that are silenced at random, for comparison.
+    plain_text : sentences whose words are asked for as a control; default: those of other facts.
+    curves : measure deletion and insertion curves too (see `curves`), for methods that score neurons.
+    folder : where finished work is kept as the run goes on, and the comparison is saved in the end. Killed at any
+        moment, the same call with the same folder goes on and gives the same rows.
+    progress : show progress bars.
+
+    Returns
+    -------
+    Comparison with flat rows ``(fact, method, selection, neurons, intervention, group, metric, value)``.
+
+    Raises
+    ------
+    NeuronError : a budget is larger than the model.
+    StoreError : ``folder`` holds something else: a finished run, or an unfinished one with other settings.
+    MethodError : a method is unknown or faulty, or cannot score the units that it is asked for.
+    FactError : no fact can be judged (the reasons are counted).
+    ComparisonInterrupted : on Ctrl-C, holding what was finished.
+    """
+    settings = Settings(
+        tuple(budgets), refinement, factor, control_facts, limit, max_prompts, known_share, tuple(keep), seed, max_rows,
+        normalised, contrast_facts, tuple(interventions), tuple(controls), threshold, share, tuple(dropout),
+        None if plain_text is None else tuple(plain_text), curves,
+    )  # fmt: skip
+    settings.check(model)
+    asked = labelled([make_method(method) for method in methods])
+    journal = Journal(None if folder is None else check_folder(Path(folder), overwrite=False))
+    run = Run(model, load_facts(facts), asked, settings, progress, journal)
+    if journal.folder is None:
+        return run.execute()
+    try:
+        comparison = run.execute()
+    except ComparisonInterrupted as interrupt:
+        interrupt.comparison.save(journal.folder, overwrite=True)
+        raise
+    comparison.save(journal.folder, overwrite=True)
+    journal.close()
+    return comparison

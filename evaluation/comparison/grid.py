@@ -1,0 +1,137 @@
+"""Ablation studies: the same comparison under every combination of some settings, and each setting's main effect."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from kn_attrib.errors import ConfigError, unknown
+from kn_attrib.evaluation.comparison.compare import compare
+from kn_attrib.evaluation.report.comparison import Comparison
+from kn_attrib.evaluation.report.grid import Grid
+from kn_attrib.facts.facts import Fact
+from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.scoring.method_specs import Method, make_method
+from kn_attrib.scoring.registry import make_scorer, with_params
+
+SETTINGS = ("threshold", "share", "refinement", "factor", "max_prompts", "interventions", "normalised", "seed")
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One setting and the levels it takes.
+
+    Parameters
+    ----------
+    name : a setting of `compare` (one of `SETTINGS`), or ``"method.parameter"``.
+    levels : at least one; the first is what others are compared with.
+
+    Raises
+    ------
+    ConfigError : unknown setting, or no level, or one level twice.
+    """
+
+    name: str
+    levels: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        if "." not in self.name and self.name not in SETTINGS:
+            raise ConfigError(unknown("setting", self.name, SETTINGS) + " Or name a method's parameter: METHOD.PARAM.")
+        if not self.levels or len(set(map(repr, self.levels))) < len(self.levels):
+            raise ConfigError(
+                f"grid {self.name}: levels are {list(self.levels)}; expected different ones, at least one."
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Factor:
+        """From ``"name=a,b,c"``; levels are read as YAML reads them.
+
+        >>> Factor.parse("integrated_gradients.steps=4,12")
+        Factor(name='integrated_gradients.steps', levels=(4, 12))
+        """
+        name, equals, levels = text.partition("=")
+        if not equals:
+            raise ConfigError(f"grid {text!r}; expected NAME=LEVEL,LEVEL,… such as integrated_gradients.steps=4,12.")
+        return cls(name.strip(), tuple(yaml.safe_load(level) for level in levels.split(",") if level.strip()))
+
+
+def compare_grid(
+    model: NeuronModel,
+    facts: str | Path | Sequence[Fact],
+    methods: Sequence[str],
+    factors: Sequence[Factor],
+    *,
+    folder: str | Path | None = None,
+    **settings: Any,
+) -> Grid:
+    """`compare` under every combination of the factors' levels (a full factorial design).
+
+    Parameters
+    ----------
+    model, facts, methods : as in `compare`; methods by name.
+    factors : what varies. A factor ``"method.parameter"`` varies that method alone.
+    folder : each combination is kept there as a comparison of its own, and a killed run goes on where it was.
+    settings : of `compare`, the same in all combinations.
+
+    Raises
+    ------
+    ConfigError : a factor names a method that is not compared, or two factors are the same.
+    MethodError : a parameter that the method does not have.
+    """
+    names = [factor.name for factor in factors]
+    if len(set(names)) < len(names) or not names:
+        raise ConfigError(f"grid factors are {names}; expected different ones, at least one.")
+    labels = [_label(method) for method in methods]
+    for factor in factors:
+        if "." in factor.name and factor.name.split(".")[0] not in labels:
+            raise ConfigError(unknown("method in --grid", factor.name.split(".")[0], labels))
+    rows, manifests = [], []
+    for levels in itertools.product(*(factor.levels for factor in factors)):
+        chosen = dict(zip(names, levels, strict=True))
+        found = _combination(model, facts, methods, chosen, folder, settings)
+        rows.append(found.rows.assign(**{name: str(level) for name, level in chosen.items()}))
+        manifests.append({"levels": {n: str(v) for n, v in chosen.items()}, "manifest": found.manifest})
+    manifest = {
+        "factors": {f.name: list(f.levels) for f in factors}, "methods": labels,
+        "settings": {k: v for k, v in settings.items() if v is not None}, "combinations": manifests,
+    }  # fmt: skip
+    grid = Grid(pd.concat(rows, ignore_index=True), manifest)
+    if folder is not None:
+        grid.save(folder)
+    return grid
+
+
+def _label(method: str) -> str:
+    return make_method(method).label or make_scorer(method).name
+
+
+def _combination(
+    model: NeuronModel, facts: str | Path | Sequence[Fact], methods: Sequence[str], chosen: Mapping[str, Any],
+    folder: str | Path | None, settings: Mapping[str, Any],
+) -> Comparison:  # fmt: skip
+    own = {name: level for name, level in chosen.items() if "." not in name}
+    if "interventions" in own:
+        own["interventions"] = (own["interventions"],)
+    varied = [_varied(method, chosen) for method in methods]
+    place = None
+    if folder is not None:
+        place = Path(folder) / "combinations" / ",".join(f"{name}={level}" for name, level in chosen.items())
+        if (place / "manifest.json").is_file():
+            found = Comparison.load(place)
+            if found.complete:
+                return found
+    return compare(model, facts, varied, folder=place, **{**settings, **own})
+
+
+def _varied(method: str, chosen: Mapping[str, Any]) -> Method:
+    """A method with the parameters that its factors give it."""
+    made, label = make_method(method), _label(method)
+    own = f"{label}."
+    given = {name.removeprefix(own): level for name, level in chosen.items() if name.startswith(own)}
+    return Method(with_params(type(made.scorer), made.scorer.params() | given), made.units, label)

@@ -1,0 +1,235 @@
+"""A comparison in progress: two stages, in units that are finished as a whole or not at all."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from kn_attrib.evaluation.comparison.agreement import agreement
+from kn_attrib.evaluation.comparison.control_facts import group_prompts
+from kn_attrib.evaluation.comparison.effect_stage import Measurement, Plan, chunks, nothing_measured
+from kn_attrib.evaluation.comparison.score_stage import FittedScorer, MethodScores, joined_scores
+from kn_attrib.evaluation.comparison.settings import Settings
+from kn_attrib.evaluation.comparison.views import FactsInView, Views
+from kn_attrib.evaluation.measure.interventions import Interventions
+from kn_attrib.evaluation.measure.known_facts import USED, Candidate, Selection, select_facts
+from kn_attrib.evaluation.measure.outcomes import Evaluator
+from kn_attrib.evaluation.measure.plain_text import given_sentences, plain_texts, sentences_of
+from kn_attrib.evaluation.records.journal import Entry, Journal
+from kn_attrib.evaluation.records.provenance import manifest_of
+from kn_attrib.evaluation.report.comparison import Comparison
+from kn_attrib.facts.facts import FactSet
+from kn_attrib.facts.prompts import Prompt, Text, causes
+from kn_attrib.models.neuron_model import NeuronModel, dtype_name
+from kn_attrib.scoring.method_specs import Method
+from kn_attrib.scoring.score import checked, fit
+from kn_attrib.store import versions
+
+SCORED_AT_ONCE, MEASURED_AT_ONCE = 64, 17
+"""Facts of one unit of work: of scoring (more where a relation has more), and of interventions."""
+PROBED = 8
+
+
+class ComparisonInterrupted(KeyboardInterrupt):
+    """A comparison was stopped by hand; ``comparison`` holds everything that was finished."""
+
+    def __init__(self, comparison: Comparison) -> None:
+        super().__init__("the comparison was interrupted")
+        self.comparison = comparison
+
+
+@dataclass
+class Run:
+    """One comparison in progress: all methods score all facts, then interventions go through the facts in chunks.
+
+    Parameters
+    ----------
+    model, facts, settings : of the comparison.
+    asked : methods by label.
+    progress : show bars.
+    journal : keeps what is finished.
+    """
+
+    model: NeuronModel
+    facts: FactSet
+    asked: dict[str, Method]
+    settings: Settings
+    progress: bool
+    journal: Journal = field(default_factory=Journal)
+
+    def execute(self) -> Comparison:
+        """Run both stages; see `compare`."""
+        started = time.perf_counter()
+        self.journal.open(self._identity())
+        selection = self._select()
+        views = Views(self._evaluator(), selection, self._contrast(selection))
+        scored: dict[str, MethodScores] = {}
+        rows: list[pd.DataFrame] = []
+        try:
+            self._probe(views)
+            self._score(views, scored)
+            self._intervene(views, scored, rows)
+        except KeyboardInterrupt as interrupt:
+            raise ComparisonInterrupted(self._result(selection, scored, rows, started, complete=False)) from interrupt
+        return self._result(selection, scored, rows, started, complete=True)
+
+    def _identity(self) -> dict[str, Any]:
+        """What the results depend on."""
+        return {
+            "model": [self.model.digest, dtype_name(self.model), str(self.model.device)],
+            "facts": self.facts.digest,
+            "settings": asdict(self.settings),
+            "methods": {label: [m.scorer.name, m.scorer.params(), str(m.units)] for label, m in self.asked.items()},
+            "versions": versions(),
+        }
+
+    def _evaluator(self) -> Evaluator:
+        return Evaluator(self.model, self.settings.max_rows, self.settings.normalised)
+
+    def _probe(self, views: Views) -> None:
+        """Ask every method for one prompt, so that a faulty one is found at once and not after hours."""
+        first, *others = views.selection.targets
+        queries = first.prompts[0].queries[:1]
+        contrast = [query for c in others[:PROBED] for query in c.prompts[0].queries]
+        _, batch = next(iter(self.model.batches(queries)))
+        for method in self.asked.values():
+            model = views.of(method.units)[0].model
+            checked(fit(method.scorer, model, queries, contrast), model, batch)
+
+    def _contrast(self, selection: Selection) -> list[Prompt]:
+        """Attribution queries of known facts that are not scored, a few of each relation."""
+        taken: Counter[str] = Counter()
+        queries: list[Prompt] = []
+        for c in selection.pool:
+            if c.status != USED and taken[c.fact.relation] < self.settings.contrast_facts:
+                taken[c.fact.relation] += 1
+                queries += [query for text in c.prompts for query in text.queries]
+        return queries
+
+    @contextmanager
+    def _bar(self, what: str, total: int | None) -> Iterator[Callable[[int], object]]:
+        # disable=None: bars only where somebody can see them.
+        with tqdm(desc=what, total=total, disable=None if self.progress else True, leave=False) as bar:
+            yield bar.update
+
+    def _select(self) -> Selection:
+        s = self.settings
+        with self._bar("asking the model for all facts", None) as update:
+            selection = select_facts(
+                self.model, self.facts, limit=s.limit, max_prompts=s.max_prompts,
+                known_share=s.known_share, keep=s.keep, max_rows=s.max_rows, progress=update,
+            )  # fmt: skip
+        if not selection.targets:
+            raise selection.no_facts(f"none of the {len(self.facts)} facts can be judged on {self.model.name}")
+        return selection
+
+    def _score(self, views: Views, scored: dict[str, MethodScores]) -> None:
+        """First stage: every method's scores of all facts."""
+        for number, (label, method) in enumerate(self.asked.items()):
+            own = views.of(method.units)
+            found = []
+            with self._bar(f"{label}: scoring prompts", sum(len(view.queries) for view in own)) as update:
+                for p, view in enumerate(own):
+                    others = [query for other in own if other is not view for query in other.queries]
+                    fitted = FittedScorer(method.scorer, view, [*others, *views.contrast])
+                    for c, targets in enumerate(chunks(view.targets, SCORED_AT_ONCE, whole_relations=True)):
+
+                        def work(fitted: FittedScorer = fitted, targets: tuple[Candidate, ...] = targets) -> Entry:
+                            return fitted.score(targets, self.settings, update).to_entry()
+
+                        found.append(MethodScores.of_entry(self.journal.get(f"scores-{number}-{p}-{c}", work)))
+            scored[label] = joined_scores(found, views.cost[method.units])
+
+    def _intervene(self, views: Views, scored: Mapping[str, MethodScores], rows: list[pd.DataFrame]) -> None:
+        """Second stage: interventions on chunk after chunk of facts."""
+        plain = self._plain_text(views.selection)
+        todo = chunks(views.selection.targets, MEASURED_AT_ONCE)
+        interventions: dict[int, Interventions] = {}
+        with self._bar("intervening: methods x chunks of facts", len(todo) * len(self.asked)) as update:
+            for number, targets in enumerate(todo):
+
+                def work(targets: tuple[Candidate, ...] = targets) -> Entry:
+                    return Entry(frame=self._measure(views, scored, targets, plain, interventions, update))
+
+                rows.append(self.journal.get(f"rows-{number}", work).frame)
+
+    def _measure(
+        self, views: Views, scored: Mapping[str, MethodScores], targets: Sequence[Candidate], plain: Sequence[Text],
+        interventions: dict[int, Interventions], progress: Callable[[int], object],
+    ) -> pd.DataFrame:  # fmt: skip
+        s, pool = self.settings, views.selection.pool
+        groups = {c.fact.id: group_prompts(c, pool, s.control_facts, s.seed, plain) for c in targets}
+        measurement = Measurement(s, groups)
+        # Copies remember nothing. New for each chunk: what is measured must not depend on what was before a restart.
+        evaluators: dict[int, Evaluator] = {}
+
+        def evaluator_of(view: FactsInView) -> Evaluator:
+            return evaluators.setdefault(id(view), replace(view.evaluator))
+
+        (whole,) = views.of(None)
+        measurement.whole_ffn(evaluator_of(whole), targets)
+        measurement.dropout(evaluator_of(whole), targets)
+        relations = {c.fact.id: c.fact.relation for c in views.selection.targets}
+        plans: list[Plan] = []
+        for label, method in self.asked.items():
+            for view in views.of(method.units):
+                members = {c.fact.id for c in view.targets}
+                some = [c for c in targets if c.fact.id in members]
+                usual = interventions.setdefault(id(view.model), Interventions(view.model, pool, s.factor, s.seed))
+                plans.append(measurement.plan(label, scored[label], evaluator_of(view), usual, some, relations))
+        measurement.methods(plans)
+        progress(len(self.asked))
+        return measurement.frame()
+
+    def _plain_text(self, selection: Selection) -> tuple[Text, ...]:
+        s = self.settings
+        given = sentences_of(selection.pool, s.seed) if s.plain_text is None else given_sentences(s.plain_text)
+        return plain_texts(self.model, given, s.seed)
+
+    def _result(
+        self, selection: Selection, scored: Mapping[str, MethodScores], rows: Sequence[pd.DataFrame], started: float,
+        complete: bool,
+    ) -> Comparison:  # fmt: skip
+        frames = [frame for frame in rows if not frame.empty]
+        relation = {c.fact.id: c.fact.relation for c in selection.targets}
+        neurons = [
+            {"method": label, "selection": name, "fact": fact, "relation": relation[fact], "layer": n.layer,
+             "neuron": n.index}
+            for label, each in scored.items() for name, found in each.sets.items() for fact, own in found.items()
+            for n in own
+        ]  # fmt: skip
+        measured = set(pd.concat(frames).method) if frames else set()
+        methods = [self._describe(label, scored[label]) for label in self.asked if label in measured]
+        manifest = manifest_of(
+            self.model, self.facts, started, complete=complete, settings=asdict(self.settings), methods=methods
+        )
+        manifest["facts"]["left_out_texts"] = causes([s for c in selection.candidates for s in c.skipped])
+        return Comparison(
+            pd.concat(frames, ignore_index=True) if frames else nothing_measured(),
+            selection.to_frame(),
+            pd.DataFrame(neurons, columns=["method", "selection", "fact", "relation", "layer", "neuron"]),
+            manifest,
+            agreement(scored, relation, {m["method"]: m["units"] for m in methods})
+            if methods
+            else agreement({}, {}, {}),
+        )
+
+    def _describe(self, label: str, scored: MethodScores) -> dict[str, Any]:
+        method = self.asked[label]
+        stable = [value for value in scored.stability.values() if not math.isnan(value)]
+        return {
+            "method": label, "name": method.scorer.name, "params": method.scorer.params(),
+            "units": str(method.units or "neurons"), "units_per_layer": next(iter(scored.means.values())).shape[1],
+            "unit_params": method.units.params() if method.units else {}, **scored.spent, "prompts": scored.prompts,
+            "seconds_per_prompt": scored.spent["seconds"] / scored.prompts,
+            "median_relative_gap": None if scored.gaps is None else float(scored.gaps.median()),
+            "stability": sum(stable) / len(stable) if stable else None,
+        }  # fmt: skip

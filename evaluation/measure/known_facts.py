@@ -1,0 +1,190 @@
+"""Which facts can be judged: known, unambiguous, with prompts on both sides; all others are named with the reason."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from kn_attrib.errors import FactError
+from kn_attrib.facts.facts import Fact, FactSet
+from kn_attrib.facts.prompts import Skipped, Split, Text, by_text
+from kn_attrib.models.neuron_model import NeuronModel
+
+USED = "used"
+REASONS = {
+    USED: "used",
+    "unusable": "no attribution or no held-out prompt can be put to this model",
+    "unknown": "the model does not know the answer (not the most likely token in enough attribution prompts)",
+    "ambiguous": "several answers are right",
+    "leaking": "the answer is inside the subject",
+    "limit": "beyond the asked number of facts (still serves as a control)",
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A fact with its encoded prompts and how well the model knows it.
+
+    Attributes
+    ----------
+    prompts, held_out : encoded texts of the two splits.
+    correct : share of the attribution prompts that are answered rightly.
+    p_prompts, p_held_out : mean probability of the answer; of held-out prompts only where the fact is used.
+    status : a key of `REASONS`.
+    """
+
+    fact: Fact
+    prompts: tuple[Text, ...]
+    held_out: tuple[Text, ...]
+    skipped: tuple[Skipped, ...]
+    correct: float
+    p_prompts: float
+    p_held_out: float
+    status: str
+
+
+@dataclass(frozen=True)
+class Selection:
+    """All facts given, triaged.
+
+    Attributes
+    ----------
+    candidates : every fact, in order.
+    """
+
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def targets(self) -> tuple[Candidate, ...]:
+        """Facts that are scored and intervened on."""
+        return tuple(c for c in self.candidates if c.status == USED)
+
+    @property
+    def pool(self) -> tuple[Candidate, ...]:
+        """Facts that may serve as controls: the targets, and those beyond the limit."""
+        return tuple(c for c in self.candidates if c.status in (USED, "limit"))
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per fact: triple, status, prompts used and left out, what the model knows."""
+        frame: pd.DataFrame = pd.DataFrame(
+            {
+                "fact": c.fact.id,
+                "relation": c.fact.relation,
+                "subject": c.fact.subject,
+                "answer": c.fact.answer,
+                "status": c.status,
+                "prompts": len(c.prompts),
+                "held_out": len(c.held_out),
+                "skipped": len(c.skipped),
+                "skip_reason": c.skipped[0].reason if c.skipped else "",
+                "correct": c.correct,
+                "p_prompts": c.p_prompts,
+                "p_held_out": c.p_held_out,
+            }
+            for c in self.candidates
+        )
+        return frame
+
+    def no_facts(self, message: str) -> FactError:
+        """The error for a run that is left without a fact: how many were left out for what, and the first reason."""
+        counts = pd.Series([c.status for c in self.candidates]).value_counts().to_dict()
+        reason = next((c.skipped[0].reason for c in self.candidates if c.skipped), "")
+        return FactError(f"{message}: {counts}. {reason}".strip())
+
+
+def select_facts(
+    model: NeuronModel,
+    facts: FactSet,
+    *,
+    limit: int | None = None,
+    max_prompts: int | None = None,
+    known_share: float = 0.5,
+    keep: Sequence[str] = (),
+    max_rows: int = 256,
+    progress: Callable[[int], object] | None = None,
+) -> Selection:
+    """Triage facts for one model.
+
+    Parameters
+    ----------
+    limit : most facts to use as targets, taken from the relations in turn.
+    max_prompts : most attribution prompts of a fact (the first ones that this model can be asked).
+    known_share : a fact is known if its answer is the most likely token (each of its tokens, given the gold ones before
+        it) in at least this share of its attribution prompts; held-out prompts have no say, so that evaluation is not
+        selected on.
+    keep : reasons (``"unknown"``, ``"ambiguous"``, ``"leaking"``) that shall not exclude a fact.
+    """
+    encoded = {split: _encode(model, facts, split, max_prompts) for split in ("prompts", "held_out")}
+    answers = _ask(model, encoded["prompts"][0], max_rows, progress)
+    candidates = []
+    for fact in facts:
+        prompts, held_out = (tuple(encoded[split][0].get(fact.id, ())) for split in ("prompts", "held_out"))
+        skipped = tuple(r for split in ("prompts", "held_out") for r in encoded[split][1].get(fact.id, ()))
+        p, correct = answers.get(fact.id, (np.nan, 0.0))
+        status = _status(fact, bool(prompts and held_out), correct >= known_share, keep)
+        candidates.append(Candidate(fact, prompts, held_out, skipped, correct, p, np.nan, status))
+    limited = _limited(candidates, limit)
+    # Asked of the facts that are judged alone: with many facts the others would take longer than everything else.
+    asked = _ask(model, {c.fact.id: list(c.held_out) for c in limited if c.status == USED}, max_rows, progress)
+    return Selection(tuple(replace(c, p_held_out=asked.get(c.fact.id, (np.nan,))[0]) for c in limited))
+
+
+def _encode(
+    model: NeuronModel, facts: FactSet, split: Split, max_prompts: int | None
+) -> tuple[dict[str, list[Text]], dict[str, list[Skipped]]]:
+    encoding = model.encoder.encode_all(facts, split)
+    found: dict[str, list[Text]] = defaultdict(list)
+    skipped: dict[str, list[Skipped]] = defaultdict(list)
+    for text in encoding.texts:
+        if split == "held_out" or max_prompts is None or len(found[text.fact.id]) < max_prompts:
+            found[text.fact.id].append(text)
+    for each in encoding.skipped:
+        skipped[each.fact].append(each)
+    return found, skipped
+
+
+def _ask(
+    model: NeuronModel,
+    found: dict[str, list[Text]],
+    max_rows: int,
+    progress: Callable[[int], object] | None,
+) -> dict[str, tuple[float, float]]:
+    """Mean probability of the answer and share of prompts where each of its tokens is the most likely, per fact."""
+    queries = [query for group in found.values() for text in group for query in text.queries]
+    logprob, top_tokens = (torch.zeros(len(queries), dtype=torch.float64) for _ in range(2))
+    for indices, batch in model.batches(queries, max_rows):
+        answer = model.answers(batch)
+        logprob[indices] = answer.logprob.cpu().double()
+        top_tokens[indices] = (answer.rank == 1).cpu().double()
+        if progress is not None:
+            progress(len(indices))
+    probability = by_text(logprob, queries).exp().numpy()
+    top = (by_text(top_tokens, queries, mean=True) > 1 - 1e-9).double().numpy()
+    result, start = {}, 0
+    for fact, group in found.items():
+        part = slice(start, start + len(group))
+        result[fact] = (float(probability[part].mean()), float(top[part].mean()))
+        start += len(group)
+    return result
+
+
+def _status(fact: Fact, usable: bool, known: bool, keep: Sequence[str]) -> str:
+    found = {"unknown": not known, "ambiguous": fact.is_ambiguous, "leaking": fact.leaks_answer}
+    if not usable:
+        return "unusable"
+    return next((reason for reason, holds in found.items() if holds and reason not in keep), USED)
+
+
+def _limited(candidates: list[Candidate], limit: int | None) -> tuple[Candidate, ...]:
+    used = FactSet(tuple(c.fact for c in candidates if c.status == USED))
+    if limit is None or len(used) <= limit:
+        return tuple(candidates)
+    chosen = {fact.id for fact in used.spread(limit)}
+    beyond = [c for c in candidates if c.status == USED and c.fact.id not in chosen]
+    replaced = {c.fact.id: replace(c, status="limit") for c in beyond}
+    return tuple(replaced.get(c.fact.id, c) for c in candidates)

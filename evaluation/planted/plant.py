@@ -1,0 +1,236 @@
+"""Plants: facts written into chosen neurons, kept as the few rows and columns of weights that they change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from kn_attrib.errors import NeuronError, StoreError
+from kn_attrib.facts.facts import Fact
+from kn_attrib.interventions.value_vectors import write_rows
+from kn_attrib.models.anatomy import input_linears
+from kn_attrib.models.matrices import input_matrix, value_matrix
+from kn_attrib.models.neuron_model import NeuronModel, check_neurons
+from kn_attrib.neurons import Neuron, NeuronSet
+from kn_attrib.store import atomic_path, read_json, write_json
+
+READABLE = 0o644
+KNOWN_AT = 0.5
+"""Least mean probability of a planted answer on held-out paraphrases."""
+UNKNOWN_AT = 0.1
+"""Largest mean probability of the answer before it was planted."""
+LEFT_AT = 0.25
+"""Largest share of the probability that may be left with the planted neurons silent at the answer position."""
+LEAST_AT = 0.1
+"""Least that a planted neuron may add, relative to an equal share."""
+HARM_AT = 0.02
+"""Largest loss of accuracy on other facts."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was measured on a planted fact; probabilities are means over texts.
+
+    Attributes
+    ----------
+    before : p(answer) in the base model, held-out paraphrases.
+    prompts, held_out : p(answer) with the plant, on the fact's attribution prompts and held-out paraphrases.
+    left_prompts, left : share of these that is left with the planted neurons silent at the answer position.
+    single : largest share of the held-out probability that any one planted neuron's silence costs.
+    least : what the planted neuron that adds least adds to the log-probability, relative to an equal share; each
+        neuron's addition is the mean of that to nothing and that to all the others.
+    decoys : share of the held-out probability that the decoys' silence costs; 0 without decoys.
+    parts : smallest share of it that the silence of one of the parts that are all needed costs; 0 without such parts.
+    broad : mean activation of broad neurons at the answers of the relation's other facts, relative to the fact's own;
+        0 without such neurons.
+    others_before, others : accuracy on other facts' held-out paraphrases, in the base model and with the plant.
+    """
+
+    before: float
+    prompts: float
+    held_out: float
+    left_prompts: float
+    left: float
+    single: float
+    least: float
+    decoys: float
+    parts: float
+    broad: float
+    others_before: float
+    others: float
+
+    @property
+    def passed(self) -> bool:
+        """The fact is new, known on paraphrases, carried by its neurons at the answer, and other facts are unharmed."""
+        known = self.before <= UNKNOWN_AT and min(self.prompts, self.held_out) >= KNOWN_AT
+        carried = max(self.left, self.left_prompts) <= LEFT_AT and self.least >= LEAST_AT
+        return known and carried and self.others >= self.others_before - HARM_AT
+
+
+@dataclass(frozen=True)
+class Target:
+    """One planted fact: what was written, into which neurons, beside which decoys, and what was measured."""
+
+    fact: Fact
+    neurons: NeuronSet
+    decoys: NeuronSet = field(default_factory=NeuronSet)
+    check: Check | None = None
+
+    @property
+    def verified(self) -> bool:
+        """It was measured, and passed."""
+        return self.check is not None and self.check.passed
+
+
+@dataclass(frozen=True)
+class Plant:
+    """Facts written into a base model: the changed weights of some neurons, and nothing else.
+
+    Attributes
+    ----------
+    targets : the facts.
+    neurons : whose weights are changed (planted neurons and decoys), in sorted order.
+    keys : ``[neuron, path, hidden]``, rows of the linears that make the neuron (one path, two if gated).
+    biases : ``[neuron, path]``, or None where these linears have none.
+    values : ``[neuron, hidden]``, what the neurons write.
+    """
+
+    targets: tuple[Target, ...]
+    neurons: NeuronSet
+    keys: Tensor
+    biases: Tensor | None
+    values: Tensor
+
+    @contextmanager
+    def applied(self, model: NeuronModel) -> Iterator[NeuronModel]:
+        """While active the model holds the plant; on any exit its weights are what they were, bit by bit.
+
+        Raises
+        ------
+        NeuronError, ModelError : the plant does not fit the model.
+        """
+        with write_rows(model, list(self._places(model))):
+            yield model
+
+    def _places(self, model: NeuronModel) -> Iterator[tuple[Tensor, list[int], Tensor]]:
+        """Parts of weights ``[neuron, …]``, which of their rows change, and into what."""
+        chosen = check_neurons(model, self.neurons).neurons
+        for layer in sorted({n.layer for n in chosen}):
+            mine = [place for place, n in enumerate(chosen) if n.layer == layer]
+            rows = [chosen[place].index for place in mine]
+            paths = input_linears(model, layer)
+            if self.keys.shape[1:] != (len(paths), input_matrix(paths[0]).shape[1]):
+                raise NeuronError(
+                    f"the plant's keys are {list(self.keys.shape)}; {model.name} takes [neuron, {len(paths)}, "
+                    f"{input_matrix(paths[0]).shape[1]}]. Apply a plant to the model it was made for."
+                )
+            for path, linear in enumerate(paths):
+                yield input_matrix(linear), rows, self.keys[mine, path]
+                if self.biases is not None and isinstance(linear.bias, Tensor):
+                    yield linear.bias, rows, self.biases[mine, path]
+            yield value_matrix(model.ffn_outputs[layer]), rows, self.values[mine]
+
+    def save(self, path: str | Path) -> None:
+        """Write ``path.safetensors`` (the weights) and ``path.json`` (facts, neurons, what was measured)."""
+        save_plants({"plant": self}, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plant:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        StoreError : the files are missing or hold something else.
+        """
+        found = load_plants(path)[0]
+        if "plant" not in found:
+            raise StoreError(f"{path} holds {len(found)} plants; read them with load_plants.")
+        return found["plant"]
+
+
+def save_plants(plants: dict[str, Plant], path: str | Path, about: dict[str, Any] | None = None) -> None:
+    """Write many plants as ``path.safetensors`` and ``path.json``.
+
+    Parameters
+    ----------
+    plants : by name.
+    about : further facts for the JSON file, e.g. the base model.
+    """
+    tensors: dict[str, Tensor] = {}
+    records: dict[str, Any] = {}
+    for name, plant in plants.items():
+        parts = {"keys": plant.keys, "values": plant.values, "biases": plant.biases}
+        tensors |= {f"{name}.{part}": t.contiguous() for part, t in parts.items() if t is not None}
+        records[name] = {
+            "neurons": [list(n) for n in plant.neurons],
+            "targets": [
+                asdict(t) | {"neurons": [list(n) for n in t.neurons], "decoys": [list(n) for n in t.decoys]}
+                for t in plant.targets
+            ],
+        }
+    with atomic_path(_file(path, "safetensors")) as temporary:
+        save_file(tensors, temporary)
+        temporary.chmod(READABLE)  # safetensors makes private files
+    write_json(_file(path, "json"), {"about": about or {}, "plants": records})
+
+
+def load_plants(path: str | Path) -> tuple[dict[str, Plant], dict[str, Any]]:
+    """Read what `save_plants` wrote: the plants by name, and what was said about them.
+
+    Raises
+    ------
+    StoreError : the files are missing or hold something else.
+    """
+    record = read_json(_file(path, "json"))
+    try:
+        with safe_open(str(_file(path, "safetensors")), framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # a file handle, not a dict
+        plants = {name: _plant(name, each, tensors) for name, each in record["plants"].items()}
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        raise StoreError(f"cannot read plants from {path}: {error!r}; expected the files of save_plants.") from error
+    return plants, dict(record["about"])
+
+
+def _plant(name: str, record: dict[str, Any], tensors: dict[str, Tensor]) -> Plant:
+    targets = tuple(
+        Target(
+            Fact(**each["fact"]),
+            NeuronSet(each["neurons"]),
+            NeuronSet(each["decoys"]),
+            Check(**each["check"]) if each["check"] else None,
+        )
+        for each in record["targets"]
+    )
+    parts = (tensors[f"{name}.keys"], tensors.get(f"{name}.biases"), tensors[f"{name}.values"])
+    return Plant(targets, NeuronSet(record["neurons"]), *parts)
+
+
+def _file(path: str | Path, suffix: str) -> Path:
+    return Path(path).with_name(f"{Path(path).name}.{suffix}")
+
+
+def rounded(plant: Plant) -> Plant:
+    """The plant as it is after being stored in half precision."""
+    biases = None if plant.biases is None else plant.biases.half()
+    return Plant(plant.targets, plant.neurons, plant.keys.half(), biases, plant.values.half())
+
+
+def union(sets: list[NeuronSet]) -> NeuronSet:
+    """All neurons of some sets.
+
+    Raises
+    ------
+    NeuronError : a neuron is in two of them.
+    """
+    every: list[Neuron] = [n for each in sets for n in each]
+    twice = next((n for n in every if every.count(n) > 1), None)
+    if twice is not None:
+        raise NeuronError(f"{twice} is given twice; each planted fact and each decoy needs neurons of its own.")
+    return NeuronSet(every)

@@ -1,0 +1,72 @@
+"""Tables of the two protocols, as they are printed and published."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from kn_attrib.evaluation.protocols.result import ProtocolResult
+
+DELETION = (
+    ("self", "accuracy_change", True, "self accuracy"),
+    ("self", "logprob_change", False, "self log p"),
+    ("held_out", "accuracy_change", True, "held-out accuracy"),
+    ("negative", "accuracy_change", True, "other facts' accuracy"),
+    ("text", "perplexity_change", False, "perplexity"),
+)
+"""Group, metric, whether in percent, and title of each column of `deletion_table`."""
+
+
+def injection_table(result: ProtocolResult, ratio: float, scope: str = "layer", truth: str = "all") -> pd.DataFrame:
+    """Methods × k: recall with its interval as text, and in the last line what a random ranking finds on average.
+
+    Parameters
+    ----------
+    result : of `run_injection`.
+    ratio : share of neurons injected into.
+    scope : ``"layer"`` (top k % of each layer) or ``"model"``.
+    truth : ``"all"``, ``"changed"`` or ``"speaking"`` neurons (see `finetune.Injection`).
+
+    Raises
+    ------
+    ConfigError : no fact was injected at that ratio, or a value is unknown.
+    """
+    table: pd.DataFrame = result.table("k", ratio=ratio, scope=scope, truth=truth, metric="recall")
+    rows = result.rows[(result.rows.ratio == ratio) & (result.rows.scope == scope)]
+    chance = rows.groupby("k").chance.mean()
+    for k in table.columns:
+        table[k] = table[k].str.replace("+", "", regex=False).str.replace(" %", "", regex=False)
+    table.loc["(chance)"] = [f"{100 * chance[k]:.1f}" for k in table.columns]
+    table.columns = pd.Index([f"recall@{100 * k:g} %" for k in table.columns])
+    return table
+
+
+def deletion_table(result: ProtocolResult, ratio: float) -> pd.DataFrame:
+    """Methods × what dropping their neurons changes, with intervals as text; accuracies in percent.
+
+    Parameters
+    ----------
+    result : of `run_deletion`.
+    ratio : share of each layer's neurons dropped.
+
+    Raises
+    ------
+    ConfigError : the ratio was not run.
+    """
+    parts: dict[str, pd.Series] = {}
+    for group, metric, percent, title in DELETION:
+        if (result.rows.group == group).any():
+            column = result.table("metric", percent, ratio=ratio, group=group, metric=metric)[metric]
+            parts[title] = column.str.replace(" %", "")
+    table: pd.DataFrame = pd.DataFrame(parts)
+    return table
+
+
+def before_deletion(result: ProtocolResult) -> str:
+    """What there was before, in words."""
+    rows = result.rows.drop_duplicates(["fact", "group", "metric"])
+    means = rows[rows.metric.str.endswith("_before")].groupby(["group", "metric"]).value.mean()
+    found = [f"{group} accuracy {means[group, 'accuracy_before']:.1%}" for group in ("self", "held_out", "negative")
+             if (group, "accuracy_before") in means.index]  # fmt: skip
+    if ("text", "perplexity_before") in means.index:
+        found.append(f"perplexity {means['text', 'perplexity_before']:.2f}")
+    return "before: " + ", ".join(found).replace("held_out", "held-out")

@@ -1,0 +1,173 @@
+"""Figures of a comparison, drawn with seaborn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from kn_attrib.evaluation.records.style import figure_style, new_figure
+from kn_attrib.evaluation.report.comparison_rows import ComparisonRows
+from kn_attrib.evaluation.vocabulary import GROUP_NAMES
+from kn_attrib.neurons import NeuronSet
+
+# Dark for what should move, lighter for the control groups, grey for random neurons.
+GROUP_COLOURS = dict(zip(GROUP_NAMES, [*sns.color_palette("colorblind")[:6], (0.6, 0.6, 0.6)], strict=True))
+
+
+def bars(comparison: ComparisonRows, intervention: str) -> Figure:
+    """Relative change of p(answer) by method and group, with 95 % intervals (refined neurons)."""
+    cells = comparison.cell(intervention=intervention, selection="refined")
+    own = cells[cells.neurons == "method"]
+    random = cells[(cells.neurons == "random") & (cells.group == "target")].assign(group="random")
+    data = pd.concat([own, random])
+    with figure_style():
+        figure, axes = new_figure(8.5, 1.2 + 0.7 * len(comparison.methods))
+        sns.barplot(
+            data, y="method", x="mean", hue="group", order=comparison.methods, hue_order=list(GROUP_NAMES),
+            palette=GROUP_COLOURS, orient="h", ax=axes, errorbar=None,
+        )  # fmt: skip
+        _whiskers(axes, data, comparison.methods)
+        axes.axvline(0, color="0.2", linewidth=0.8)
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.set(xlabel="relative change of p(answer) on held-out paraphrases", ylabel="",
+                 title=f"Each method's refined neurons: {intervention.replace('_', ' ')}")  # fmt: skip
+        handles, _ = axes.get_legend_handles_labels()
+        if axes.legend_ is not None:
+            axes.legend_.remove()
+        figure.legend(handles, GROUP_NAMES.values(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def _whiskers(axes: Axes, data: pd.DataFrame, methods: list[str]) -> None:
+    """95 % intervals, which the bars' own means do not know."""
+    cells = data.set_index(["method", "group"])
+    height = 0.8 / len(GROUP_NAMES)
+    for i, method in enumerate(methods):
+        for j, group in enumerate(GROUP_NAMES):
+            if (method, group) in cells.index and not np.isnan(cells.loc[(method, group), "mean"]):
+                row = cells.loc[(method, group)]
+                y = i - 0.4 + (j + 0.5) * height
+                axes.plot([row["low"], row["high"]], [y, y], color="0.15", linewidth=1.0, solid_capstyle="butt")
+
+
+def layers(comparison: ComparisonRows) -> Figure:
+    """Share of each method's refined neurons in each layer."""
+    refined = comparison.neurons[comparison.neurons.selection == "refined"]
+    counts = refined.groupby(["method", "layer"]).size().unstack(fill_value=0)  # noqa: PD010  # no duplicates
+    counts = counts.reindex(
+        index=comparison.methods, columns=range(comparison.manifest["model"]["layers"]), fill_value=0
+    )
+    shares = counts.div(counts.sum(axis=1).replace(0, 1), axis=0)
+    with figure_style():
+        figure, axes = new_figure(2.8 + 0.62 * shares.shape[1], 1.3 + 0.36 * len(shares))
+        sns.heatmap(shares, annot=shares.shape[1] <= 16, fmt=".0%", cmap="Blues", vmin=0, vmax=1, ax=axes,
+                    cbar=False, linewidths=0.5)  # fmt: skip
+        axes.set(title="Where the refined neurons are", xlabel="layer", ylabel="")
+    return figure
+
+
+def budgets(comparison: ComparisonRows) -> Figure:
+    """Effect of suppressing the top k neurons, by k, for each method and for random neurons."""
+    intervention = comparison.interventions[0]
+    cells = comparison.cell(intervention=intervention, group="target")
+    cells = cells[cells.selection.str.startswith("k=")].assign(k=lambda f: f.selection.str[2:].astype(int))
+    own = cells[cells.neurons == "method"]
+    n = len(comparison.methods)
+    colours = sns.color_palette("colorblind", n) if n <= 10 else sns.color_palette("husl", n)
+    palette = dict(zip(comparison.methods, colours, strict=True))
+    with figure_style():
+        figure, axes = new_figure(7.5, max(4.2, 1.2 + 0.19 * n))
+        for method, part in own.groupby("method", sort=False):
+            part = part.sort_values("k")
+            colour = palette[str(method)]
+            axes.plot(part.k, part["mean"], marker="o", markersize=4, label=str(method), color=colour)
+            axes.fill_between(part.k, part.low, part.high, color=colour, alpha=0.12, linewidth=0)
+        axes.axhline(0, color="0.2", linewidth=0.8)
+        axes.set_xticks(sorted(own.k.unique()))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        what = intervention.replace("_", " ")
+        axes.set(title=f"Equally many neurons of each method: {what}", xlabel="neurons (top k)",
+                 ylabel="relative change of p(answer)")  # fmt: skip
+        figure.legend(loc="outside right center", frameon=False)
+    return figure
+
+
+def overlap(comparison: ComparisonRows) -> Figure:
+    """Mean Jaccard overlap of two methods' top-k neurons of the same fact, at the largest budget up to 10."""
+    ks = sorted(int(s[2:]) for s in comparison.selections if s.startswith("k="))
+    selection = f"k={max([k for k in ks if k <= 10] or ks)}" if ks else "refined"
+    chosen = comparison.neurons[comparison.neurons.selection == selection]
+    sets: dict[str, dict[str, NeuronSet]] = {m: {} for m in comparison.methods}
+    for (method, fact), part in chosen.groupby(["method", "fact"]):
+        sets[str(method)][str(fact)] = NeuronSet(zip(part.layer, part.neuron, strict=True))
+    facts = comparison.facts.fact[comparison.facts.status == "used"]
+    empty = NeuronSet()
+
+    units = {m["method"]: m.get("units", "neurons") for m in comparison.manifest["methods"]}
+
+    def mean_jaccard(a: str, b: str) -> float:
+        if units[a] != units[b]:
+            return np.nan  # numbers of different things, not the same neurons
+        return float(np.mean([sets[a].get(f, empty).jaccard(sets[b].get(f, empty)) for f in facts]))
+
+    matrix = pd.DataFrame([[mean_jaccard(a, b) for b in sets] for a in sets], index=list(sets), columns=list(sets))
+    with figure_style():
+        figure, axes = new_figure(2.4 + 0.62 * len(sets), 1.9 + 0.46 * len(sets))
+        sns.heatmap(matrix, annot=True, fmt=".2f", cmap="Greens", vmin=0, vmax=1, ax=axes, cbar=False, linewidths=0.5)
+        axes.set(title=f"Overlap of neurons between methods (Jaccard, {selection})")
+        axes.tick_params(axis="x", rotation=40)
+        for label in axes.get_xticklabels():
+            label.set_horizontalalignment("right")
+    return figure
+
+
+def controls(comparison: ComparisonRows) -> Figure:
+    """Refined sets and their control sets, on the facts themselves: one row per method, one column per set."""
+    table = comparison.cell(intervention=comparison.interventions[0], selection="refined", group="target")
+    table = table[table.method.isin(comparison.methods)]
+    wide = table.pivot_table(index="method", columns="neurons", values="mean", sort=False).reindex(comparison.methods)
+    wide = wide.rename(columns=lambda name: "the method's own" if name == "method" else name.replace("_", " "))
+    with figure_style():
+        figure, axes = new_figure(3.0 + 0.95 * wide.shape[1], 2.0 + 0.36 * len(wide))
+        sns.heatmap(wide, annot=True, fmt=".1%", cmap="vlag", vmin=-1, vmax=1, ax=axes, cbar=False,
+                    linewidths=0.5)  # fmt: skip
+        axes.set(title="Change of p(answer): the method's neurons and control neurons", xlabel="", ylabel="")
+        axes.tick_params(axis="x", rotation=30)
+        for label in axes.get_xticklabels():
+            label.set_horizontalalignment("right")
+    return figure
+
+
+FIGURES: dict[str, Callable[[ComparisonRows], Figure]] = {
+    "budgets": budgets,
+    "controls": controls,
+    "layers": layers,
+    "overlap": overlap,
+}
+
+
+def figures_of(comparison: ComparisonRows) -> Mapping[str, Callable[[], Figure]]:
+    """The figures that a comparison has, by name: bars for each intervention that was measured, and `FIGURES`."""
+    measured = {name: partial(bars, comparison, name) for name in comparison.interventions}
+    return measured | {name: partial(draw, comparison) for name, draw in FIGURES.items()}
+
+
+CAPTIONS = {
+    "": "Relative change of the answer's probability when each method's refined neurons are changed, on held-out "
+    "paraphrases of the fact and on control facts. Bars: mean over facts within relations, then "
+    "over relations; lines: 95 % bootstrap intervals.",
+    "budgets": "The paper's thresholds give every method a different number of neurons; here each method's k "
+    "highest-scoring neurons are suppressed. Bands: 95 % intervals.",
+    "controls": "Mean relative change of p(answer) on the facts themselves when the refined neurons, or as many "
+    "control neurons, are changed: random ones, random ones of the same layers, equally active and strong, another "
+    "fact's, those selected for most facts, and those with the lowest scores.",
+    "layers": "Share of each method's refined neurons by layer (0 is next to the embeddings).",
+    "overlap": "How far two methods name the same neurons for the same fact. Agreement is not correctness.",
+}

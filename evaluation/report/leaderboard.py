@@ -1,0 +1,107 @@
+"""Methods at equal budgets: what they cost, what they suppress, and how much of what direct search can suppress."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from kn_attrib.errors import ConfigError
+from kn_attrib.evaluation.records.text import interval_text, markdown
+from kn_attrib.evaluation.report.comparison_rows import ComparisonRows
+from kn_attrib.evaluation.statistics.means import RESAMPLES, mean_weights, relations_of, resampled_weights
+
+SEARCH = "greedy_ablation"
+"""The method whose suppression is taken for what can be reached at a budget."""
+
+
+def leaderboard(comparison: ComparisonRows, reference: str = SEARCH) -> pd.DataFrame:
+    """One row per method, the strongest suppression at the largest budget first.
+
+    Columns: ``seconds``, ``forwards`` and ``backwards`` per attribution prompt (rows through the model, and back), and
+    for each budget ``k``: ``k=…``, ``k=… low``, ``k=… high`` (relative change of p(answer) on held-out prompts, mean
+    and 95 % interval) and, if the reference was run, ``k=… of search`` with its interval: the method's suppression as a
+    share of the reference's at the same budget, a ratio of means from paired resamples.
+
+    Parameters
+    ----------
+    reference : method that the shares refer to.
+    """
+    records = pd.DataFrame(comparison.manifest["methods"]).set_index("method")
+    per_prompt = records[["seconds", "forwards", "backwards"]].div(records["prompts"], axis=0)
+    parts = [per_prompt]
+    budgets = sorted((s for s in comparison.selections if s.startswith("k=")), key=lambda s: int(s[2:]))
+    for budget in budgets:
+        parts.append(_suppression(comparison, budget))
+        if reference in comparison.methods:
+            parts.append(_shares(comparison, budget, reference))
+    table: pd.DataFrame = pd.concat(parts, axis=1).reindex(comparison.methods)
+    if budgets:
+        table = table.sort_values(budgets[-1])
+    return table
+
+
+def leaderboard_text(comparison: ComparisonRows, reference: str = SEARCH) -> pd.DataFrame:
+    """`leaderboard` with effects in percent and intervals, as text."""
+    numbers = leaderboard(comparison, reference)
+    text: pd.DataFrame = pd.DataFrame(index=numbers.index)
+    text["s / prompt"] = numbers["seconds"].map("{:.3f}".format)
+    for name in ("forwards", "backwards"):
+        text[f"{name} / prompt"] = numbers[name].map("{:.0f}".format)
+    for column in numbers.columns:
+        if f"{column} low" in numbers:
+            bounds = zip(numbers[column], numbers[f"{column} low"], numbers[f"{column} high"], strict=True)
+            text[column] = [interval_text(*bound, percent=True).replace(" %", "") for bound in bounds]
+    return text
+
+
+def leaderboard_page(comparisons: Iterable[ComparisonRows]) -> str:
+    """A section of Markdown for each comparison: its model, the precondition in words, and `leaderboard_text`.
+
+    Raises
+    ------
+    ConfigError : a comparison has no neurons of equal budgets that were suppressed.
+    """
+    sections = []
+    for comparison in comparisons:
+        name = comparison.manifest["model"]["name"]
+        if not has_leaderboard(comparison):
+            raise ConfigError(
+                f"the comparison on {name} suppressed no neurons of equal budgets; give compare budgets and suppress."
+            )
+        sections.append(f"## {name}\n\n{comparison.verdict()}\n\n{markdown(leaderboard_text(comparison))}\n")
+    return "\n".join(sections)
+
+
+def has_leaderboard(comparison: ComparisonRows) -> bool:
+    """Neurons of equal budgets were suppressed."""
+    return "suppress" in comparison.interventions and any(s.startswith("k=") for s in comparison.selections)
+
+
+def _suppression(comparison: ComparisonRows, budget: str) -> pd.DataFrame:
+    cells = comparison.cell(intervention="suppress", selection=budget, neurons="method", group="target")
+    names = {"mean": budget, "low": f"{budget} low", "high": f"{budget} high"}
+    found: pd.DataFrame = cells.set_index("method")[list(names)].rename(columns=names)
+    return found
+
+
+def _shares(comparison: ComparisonRows, budget: str, reference: str) -> pd.DataFrame:
+    """Ratios of means to the reference's, with 95 % intervals from resamples of the same facts."""
+    rows = comparison.rows
+    chosen = rows[
+        (rows.selection == budget) & (rows.neurons == "method") & (rows.group == "target")
+        & (rows.intervention == "suppress") & (rows.metric == "relative_change")
+    ]  # fmt: skip
+    wide = chosen.pivot_table(index=["fact", "relation"], columns="method", values="value", sort=False).dropna()
+    relations = relations_of(wide)
+    weights = resampled_weights(relations, RESAMPLES, comparison.seed)
+    values = wide.to_numpy()
+    at = wide.columns.get_loc(reference)
+    means, draws = mean_weights(relations) @ values, weights @ values
+    with np.errstate(divide="ignore", invalid="ignore"):
+        low, high = np.nanquantile(draws / draws[:, [at]], [0.025, 0.975], axis=0)
+        share = means / means[at]
+    name = f"{budget} of search"
+    shares: pd.DataFrame = pd.DataFrame({name: share, f"{name} low": low, f"{name} high": high}, index=wide.columns)
+    return shares

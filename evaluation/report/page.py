@@ -1,0 +1,166 @@
+"""The HTML report of a comparison: one self-contained file, nothing loaded from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from kn_attrib.evaluation.measure.known_facts import REASONS
+from kn_attrib.evaluation.records.pages import environment, svg
+from kn_attrib.evaluation.records.text import interval_text
+from kn_attrib.evaluation.report.agreement import agreement_table, intersections
+from kn_attrib.evaluation.report.comparison_rows import ComparisonRows
+from kn_attrib.evaluation.report.curves import areas
+from kn_attrib.evaluation.report.figures import CAPTIONS, figures_of
+from kn_attrib.evaluation.report.leaderboard import leaderboard_text
+from kn_attrib.evaluation.report.questions import answers
+from kn_attrib.evaluation.vocabulary import DROPOUT, EVERYWHERE, HEADLINE, WHOLE_FFN
+from kn_attrib.store import write_text
+
+SHOWN = 12
+"""Most neurons of a fact that are named."""
+
+
+def write_report(comparison: ComparisonRows, path: Path, figures: Mapping[str, Figure]) -> Path:
+    """Write the report of a comparison to one HTML file."""
+    tables = [(_title(comparison, name), comparison.table(name)) for name in comparison.interventions]
+    first = comparison.interventions[0]
+    budgets = [(s, comparison.table(first, s)) for s in comparison.selections if s != "refined"]
+    html = (
+        environment()
+        .get_template("report.html")
+        .render(
+            comparison=comparison,
+            manifest=comparison.manifest,
+            answers=answers(comparison),
+            tables=tables,
+            controls=[(_title(comparison, n), comparison.control_table(n)) for n in comparison.interventions],
+            ceiling=_ceiling(comparison),
+            agreements=_agreements(comparison),
+            areas=_areas(comparison),
+            budgets=budgets,
+            leaderboard=leaderboard_text(comparison) if budgets and first == "suppress" else None,
+            other_metrics=_other_metrics(comparison),
+            figures=[
+                (name, CAPTIONS.get(name, CAPTIONS[""]), svg(figures.get(name) or draw(), name))
+                for name, draw in figures_of(comparison).items()
+            ],
+            status=_status(comparison.facts),
+            used=comparison.facts[comparison.facts.status == "used"].to_dict("records"),
+            drilled=drill_down(comparison),
+        )
+    )
+    write_text(path, html)
+    return path
+
+
+def table_html(comparison: ComparisonRows) -> str:
+    """The suppression table with its precondition, for notebooks."""
+    template = environment().get_template("table.html")
+    return template.render(comparison=comparison, table=comparison.table())
+
+
+TITLES = {
+    "suppress": "Suppression (×0)",
+    "amplify": "Amplification (×{factor:g})",
+    "mean": "Set to the mean over other facts of the relation",
+    "resample": "Set to what they are for another fact of the relation",
+}
+
+
+def _title(comparison: ComparisonRows, intervention: str) -> str:
+    name = TITLES[intervention.removesuffix(EVERYWHERE)].format(factor=comparison.manifest["settings"]["factor"])
+    return f"{name}, at all tokens" if intervention.endswith(EVERYWHERE) else name
+
+
+def _ceiling(comparison: ComparisonRows) -> pd.DataFrame:
+    """Whole feed-forward blocks and random shares of all neurons at zero, as text."""
+    cells = comparison.cell(intervention="suppress")
+    cells = cells[cells.method.isin((WHOLE_FFN, DROPOUT))]
+    names = {WHOLE_FFN: "feed-forward blocks, {}", DROPOUT: "random share {} of all neurons"}
+    cells = cells.assign(
+        what=[names[r.method].format(r.selection) for r in cells.itertuples()],
+        text=[interval_text(r.mean, r.low, r.high, percent=True) for r in cells.itertuples()],
+    )
+    table = cells.pivot_table(index="what", columns="group", values="text", aggfunc="first", sort=False)
+    filled: pd.DataFrame = table.fillna("–").rename_axis(index=None, columns=None)
+    return filled
+
+
+def _agreements(comparison: ComparisonRows) -> pd.DataFrame:
+    """Agreement with the consensus of the other methods, and neurons shared between facts, as text."""
+    table = intersections(comparison).map(lambda value: "–" if pd.isna(value) else f"{value:.2f}")
+    found = agreement_table(comparison)
+    if len(found):
+        texts = _intervals(found, percent=False)
+        table.insert(0, "Spearman with the others' consensus", pd.Series(texts, index=found.index))
+    filled: pd.DataFrame = table.fillna("–")
+    return filled
+
+
+def _areas(comparison: ComparisonRows) -> pd.DataFrame | None:
+    """Areas under deletion and insertion curves, as text; None where they were not measured."""
+    found = areas(comparison)
+    if not len(found):
+        return None
+    found["text"] = _intervals(found, percent=True)
+    table: pd.DataFrame = found.pivot_table(index="method", columns="area", values="text", aggfunc="first", sort=False)
+    ordered: pd.DataFrame = table.reindex([m for m in comparison.methods if m in table.index])
+    ordered.columns.name = None
+    return ordered
+
+
+def _intervals(frame: pd.DataFrame, percent: bool) -> list[str]:
+    numbers = frame[["mean", "low", "high"]].to_numpy(dtype=float)
+    return [interval_text(float(m), float(low), float(high), percent) for m, low, high in numbers]
+
+
+def drill_down(comparison: ComparisonRows) -> dict[str, pd.DataFrame]:
+    """Fact -> methods × (refined neurons, and what suppressing them does to each group), as text."""
+    rows = comparison.rows
+    first = comparison.interventions[0]
+    chosen = rows[
+        (rows.selection == "refined") & (rows.neurons == "method") & (rows.metric == HEADLINE)
+        & (rows.intervention == first) & rows.method.isin(comparison.methods)
+    ]  # fmt: skip
+    picked = comparison.neurons[comparison.neurons.selection == "refined"]
+    names = {
+        key: ", ".join(
+            f"L{layer}:{index}" for layer, index in zip(part.layer[:SHOWN], part.neuron[:SHOWN], strict=True)
+        )
+        + (f" … ({len(part)})" if len(part) > SHOWN else "")
+        for key, part in picked.groupby(["fact", "method"])
+    }
+    found = {}
+    for fact, part in chosen.groupby("fact", sort=False):
+        table = part.pivot_table(index="method", columns="group", values="value", sort=False).reindex(
+            comparison.methods
+        )
+        text = table.map(lambda value: "–" if pd.isna(value) else f"{100 * value:+.1f} %".replace("-", "−"))
+        text.insert(0, "refined neurons", [names.get((fact, method), "none") for method in table.index])
+        found[str(fact)] = text.rename_axis(index=None, columns=None)
+    return found
+
+
+def _other_metrics(comparison: ComparisonRows) -> list[tuple[str, pd.DataFrame]]:
+    names = {
+        "mean_relative_change": "Mean over prompts of the relative change (mean of ratios)",
+        "delta_logprob": "Change of log p(answer), nats",
+        "flip": "Share of prompts whose most likely token changes",
+        "rank_after": "Mean rank of the answer afterwards",
+        "perplexity_after": "Perplexity of the answer afterwards",
+    }
+    return [(title, comparison.table(comparison.interventions[0], metric=metric)) for metric, title in names.items()]
+
+
+def _status(facts: pd.DataFrame) -> list[dict[str, Any]]:
+    counts = facts.status.value_counts()
+    return [
+        {"status": status, "n": int(counts[status]), "reason": reason}
+        for status, reason in REASONS.items()
+        if status in counts
+    ]

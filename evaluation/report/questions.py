@@ -1,0 +1,235 @@
+"""The sceptic's questions, answered in words from the rows of a comparison, with intervals and numbers of facts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from kn_attrib.evaluation.records.text import interval_text
+from kn_attrib.evaluation.report.comparison_rows import ComparisonRows
+from kn_attrib.evaluation.statistics.means import mean_interval, mean_weights, ratio_interval, relations_of
+from kn_attrib.evaluation.statistics.significance import Difference, equivalence_test, holm, paired_difference
+from kn_attrib.evaluation.vocabulary import DROPOUT, HEADLINE, WHOLE_FFN
+
+LEVEL, MARGIN = 0.05, 0.05
+"""Level of all tests, and the change of p(answer) that still counts as none."""
+MOSTLY, HARDLY = 0.5, 0.25
+"""Shares of the effect on the fact itself above and below which a control group is said to move with it."""
+SEARCHES = ("greedy_ablation", "ablation")
+OF = {"same_object": "the answer word", "same_subject": "the subject", "same_relation": "the relation"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question and what the rows say.
+
+    Attributes
+    ----------
+    question, answer : in words.
+    verdict : ``"yes"``, ``"no"``, ``"mixed"`` or ``"unknown"``.
+    """
+
+    question: str
+    answer: str
+    verdict: str
+
+
+def answers(comparison: ComparisonRows) -> list[Answer]:
+    """The five questions; without suppression, or without a single row, there is nothing to answer."""
+    if not len(comparison.rows) or "suppress" not in comparison.interventions:
+        return []
+    found = [
+        _does_the_method_matter(comparison),
+        _whose_neurons(comparison),
+        _anything_else(comparison),
+        _would_search_do_better(comparison),
+    ]
+    if not comparison.claim_possible:
+        p = comparison.precondition
+        reason = f"all feed-forward neurons together carry {_percent(p['mean'], p['low'], p['high'])} of p(answer)"
+        found = [Answer(a.question, f"No claim possible: {reason}. For the record: {a.answer}", "unknown")
+                 for a in found]  # fmt: skip
+    return [*found, _how_much_do_they_carry(comparison)]
+
+
+def effects(
+    comparison: ComparisonRows, selection: str, neurons: str, group: str, methods: Sequence[str], metric: str = HEADLINE
+) -> pd.DataFrame:
+    """A metric under suppression: facts (with their relation) × methods, where all have one."""
+    rows = comparison.rows
+    chosen = rows[
+        (rows.intervention == "suppress") & (rows.metric == metric) & (rows.selection == selection)
+        & (rows.neurons == neurons) & (rows.group == group) & rows.method.isin(methods)
+    ]  # fmt: skip
+    wide = chosen.pivot_table(index=["fact", "relation"], columns="method", values="value", sort=False)
+    found: pd.DataFrame = wide.dropna()
+    return found
+
+
+def _main_selection(comparison: ComparisonRows) -> str:
+    """The largest budget that all methods have, or the refined sets."""
+    by_method = comparison.rows[comparison.rows.method.isin(comparison.methods)].groupby("selection").method.nunique()
+    budgets = [s for s in comparison.selections if s != "refined" and by_method[s] == len(comparison.methods)]
+    return max(budgets, key=lambda s: int(s[2:]), default="refined")
+
+
+def strongest(comparison: ComparisonRows, selection: str) -> str:
+    """The method whose neurons' suppression costs the fact most."""
+    found = effects(comparison, selection, "method", "target", comparison.methods)
+    means = mean_weights(relations_of(found)) @ found.to_numpy()
+    return str(found.columns[int(np.argmin(means))])
+
+
+def _does_the_method_matter(comparison: ComparisonRows) -> Answer:
+    question = "Does the attribution method matter?"
+    selection = _main_selection(comparison)
+    found = effects(comparison, selection, "method", "target", comparison.methods)
+    if found.shape[1] < 2:
+        return Answer(question, "One method was run; a comparison takes at least two.", "unknown")
+    best, seed = strongest(comparison, selection), comparison.seed
+    others = [str(m) for m in found.columns if m != best]
+    relations = relations_of(found)
+    gaps = {m: paired_difference(found[m].to_numpy(), found[best].to_numpy(), relations, seed) for m in others}
+    corrected = dict(zip(others, holm([gap.p for gap in gaps.values()]), strict=True))
+    worse = [m for m in others if corrected[m] <= LEVEL]
+    same = [m for m in others if corrected[m] > LEVEL]
+    cell = comparison.cell(intervention="suppress", selection=selection, neurons="method", group="target")
+    top = cell[cell.method == best].iloc[0]
+    text = (
+        f"With {_named(selection)} suppressed, {best} costs the answer most: "
+        f"{_percent(top['mean'], top.low, top.high)} (n = {len(found)} facts of {len(set(relations))} relations). "
+    )
+    if worse:
+        text += (
+            f"{len(worse)} of {len(others)} other methods suppress less by more than chance (paired sign-flip tests "
+            f"over relations, Holm-corrected, {LEVEL:.0%} level): {_listed(worse, gaps, corrected)}. "
+        )
+    if same:
+        text += f"Not told apart from it: {_listed(same, gaps, corrected)}."
+    return Answer(question, text.strip(), "yes" if not same else "mixed" if worse else "unknown")
+
+
+def _listed(methods: Sequence[str], gaps: dict[str, Difference], p: dict[str, float]) -> str:
+    ordered = sorted(methods, key=lambda m: gaps[m].mean)
+    return ", ".join(
+        f"{m} (by {100 * gaps[m].mean:.1f} points [{100 * gaps[m].low:.1f}, {100 * gaps[m].high:.1f}], "
+        f"p {_p(p[m])})".replace("-", "−") for m in ordered
+    )  # fmt: skip
+
+
+def _whose_neurons(comparison: ComparisonRows) -> Answer:
+    question = "Are these neurons of the fact, of the answer word, of the subject, or of the relation?"
+    best = strongest(comparison, "refined")
+    target = effects(comparison, "refined", "method", "target", [best])
+    size, parts, moved, partly = _mean_interval(comparison, target), [], [], []
+    for group, name in OF.items():
+        other = effects(comparison, "refined", "method", group, [best])
+        shared = target.index.intersection(other.index)
+        if not len(shared):
+            parts.append(f"{name}: no such facts")
+            continue
+        share, low, high = _ratio(comparison, other.loc[shared, best], target.loc[shared, best])
+        change = _percent(*_mean_interval(comparison, other.loc[shared]))
+        parts.append(
+            f"other facts with {name} move by {change}, which is {100 * share:.0f} % [{100 * low:.0f}, "
+            f"{100 * high:.0f}] of the fact's own change (n = {len(shared)})".replace("-", "−")
+        )
+        moved += [name] if low > MOSTLY else []
+        partly += [name] if low <= MOSTLY and high > HARDLY else []
+    text = f"{best}'s refined neurons change the fact itself by {_percent(*size)} (n = {len(target)}); "
+    text += "; ".join(parts) + ". "
+    if moved:
+        return Answer(question, text + f"So they are mostly neurons of {' and '.join(moved)}, not of the fact.", "no")
+    if partly:
+        return Answer(question, text + f"So they are partly neurons of {' and '.join(partly)}.", "mixed")
+    return Answer(question, text + "So they belong to the fact more than to any of these.", "yes")
+
+
+def _anything_else(comparison: ComparisonRows) -> Answer:
+    question = "Do they carry anything else?"
+    best, parts, verdicts = strongest(comparison, "refined"), [], []
+    for kind, group, metric, name in (
+        ("method", "other_relation", HEADLINE, "facts of other relations change by"),
+        # Plain words may be hardly expected; ratios of tiny probabilities say nothing, log-probabilities do.
+        ("method", "plain_text", "delta_logprob", "the log-probability of plain words changes by"),
+        ("random", "target", HEADLINE, "the fact itself, with equally many random neurons instead, changes by"),
+        ("random_matched", "target", HEADLINE, "with equally active and strong neurons by"),
+    ):
+        found = effects(comparison, "refined", kind, group, [best], metric)
+        if not len(found):
+            continue
+        values, relations = found[best].to_numpy(), relations_of(found)
+        p = equivalence_test(values, relations, MARGIN)
+        within = "within" if p <= LEVEL else "not shown to be within"
+        change = interval_text(*_mean_interval(comparison, found), percent=metric == HEADLINE)
+        margin = f"±{MARGIN:.0%}" if metric == HEADLINE else f"±{MARGIN} nats"
+        parts.append(f"{name} {change}, {within} {margin} (equivalence p {_p(p)}, n = {len(found)})")
+        verdicts += [p <= LEVEL] if kind == "method" else []
+    text = f"Suppressing {best}'s refined neurons: " + "; ".join(parts) + "."
+    return Answer(question, text, "unknown" if not verdicts else "no" if all(verdicts) else "mixed")
+
+
+def _would_search_do_better(comparison: ComparisonRows) -> Answer:
+    question = "Would direct search do better?"
+    search = next((name for name in SEARCHES if name in comparison.methods), None)
+    others = [m for m in comparison.methods if m not in SEARCHES]
+    if search is None or not others:
+        return Answer(question, f"Not measured: add {SEARCHES[0]} to the methods.", "unknown")
+    selection = _main_selection(comparison)
+    found = effects(comparison, selection, "method", "target", [search, *others])
+    means = dict(zip(found.columns, mean_weights(relations_of(found)) @ found.to_numpy(), strict=True))
+    best = min(others, key=lambda m: means[m])
+    seed = comparison.seed
+    gap = paired_difference(found[best].to_numpy(), found[search].to_numpy(), relations_of(found), seed)
+    share, low, high = _ratio(comparison, found[best], found[search])
+    what = "greedy direct search" if search == SEARCHES[0] else "exhaustive search of single neurons (no upper bound)"
+    text = (
+        f"With {_named(selection)}, {best} reaches {100 * share:.0f} % [{100 * low:.0f}, {100 * high:.0f}] of what "
+        f"{what} suppresses; "
+        f"the difference is {100 * gap.mean:+.1f} points [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}], "
+        f"p {_p(gap.p)} (n = {gap.n})."
+    ).replace("-", "−")
+    if gap.p > LEVEL:
+        return Answer(question, text + " The data cannot tell them apart.", "unknown")
+    return Answer(question, text, "yes" if gap.mean > 0 else "no")
+
+
+def _how_much_do_they_carry(comparison: ComparisonRows) -> Answer:
+    question = "How much of the answer do the feed-forward blocks carry at all?"
+    cells = comparison.cell(method=WHOLE_FFN)
+    layers = cells[cells.selection.str.startswith("layer")]
+    text = comparison.verdict()
+    if len(layers):
+        row = layers.loc[layers["mean"].idxmin()]
+        text += f" Of single layers, {row.selection} matters most: {_percent(row['mean'], row.low, row.high)}."
+    dropped = comparison.cell(method=DROPOUT, group="target")
+    if len(dropped):
+        row = dropped.iloc[-1]
+        change = _percent(row["mean"], row.low, row.high)
+        text += f" A random {float(row.selection):.0%} of all neurons: {change}."
+    return Answer(question, text, "yes" if comparison.claim_possible else "no")
+
+
+def _mean_interval(comparison: ComparisonRows, frame: pd.DataFrame) -> tuple[float, float, float]:
+    """Mean and 95 % interval of a frame's only column."""
+    return mean_interval(frame.iloc[:, 0].to_numpy(), relations_of(frame), comparison.seed)
+
+
+def _ratio(comparison: ComparisonRows, part: pd.Series, whole: pd.Series) -> tuple[float, float, float]:
+    """A ratio of means on the same facts, with its 95 % interval from paired resamples."""
+    return ratio_interval(part.to_numpy(dtype=float), whole.to_numpy(dtype=float), relations_of(part), comparison.seed)
+
+
+def _named(selection: str) -> str:
+    return "each method's refined neurons" if selection == "refined" else f"{selection[2:]} neurons of each method"
+
+
+def _percent(mean: float, low: float, high: float) -> str:
+    return interval_text(mean, low, high, percent=True)
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"= {value:.3f}"

@@ -1,0 +1,79 @@
+"""A comparison as files and on the screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+from matplotlib.figure import Figure
+
+from kn_attrib.cli import screen
+from kn_attrib.evaluation import Comparison
+from kn_attrib.evaluation.report.figures import figures_of
+from kn_attrib.evaluation.report.grid import Grid
+from kn_attrib.evaluation.report.leaderboard import has_leaderboard, leaderboard_text
+from kn_attrib.evaluation.report.questions import answers
+from kn_attrib.store import atomic_path
+
+
+def publish(comparison: Comparison, out: Path) -> None:
+    """Write figures and report, and print the tables."""
+    figures: dict[str, Figure] = {}
+    for name in figures_of(comparison):
+        figure = figures[name] = comparison.plot(name)
+        with atomic_path(out / "figures" / f"{name}.svg") as svg:
+            figure.savefig(svg)
+        with atomic_path(out / "figures" / f"{name}.png") as png:
+            figure.savefig(png, dpi=150)
+    report = comparison.report(out / "report.html", figures)
+    _print_facts(comparison)
+    typer.echo(comparison.verdict() + "\n")
+    _print_tables(comparison)
+    for question in answers(comparison):
+        typer.echo(f"{question.question}\n  {question.answer}\n")
+    typer.echo(f"Rows, figures and manifest: {out}\nReport: {report}")
+
+
+def _print_facts(comparison: Comparison) -> None:
+    used = comparison.facts[comparison.facts.status == "used"]
+    typer.echo(
+        f"{comparison.manifest['model']['name']}: {len(used)} facts of {used.relation.nunique()} relations, "
+        f"{used.prompts.mean():.1f} attribution prompts and {used.held_out.mean():.1f} held-out prompts per fact, "
+        f"{comparison.manifest['seconds']:.0f} s."
+    )
+    left_out = comparison.facts.status.value_counts().drop("used", errors="ignore")
+    named = {"limit": "beyond --limit (they serve as controls)"}
+    found = ", ".join(f"{n} {named.get(status, status)}" for status, n in left_out.items())
+    typer.echo(f"Left out: {found or 'none'}.")
+    texts = comparison.manifest["facts"].get("left_out_texts", {})
+    if texts:
+        typer.echo("Texts left out: " + ", ".join(f"{n} ({cause})" for cause, n in texts.items()) + ".")
+
+
+def _print_tables(comparison: Comparison) -> None:
+    for intervention in comparison.interventions:
+        title = f"Relative change of p(answer) in %, refined neurons, {intervention}: mean [95 % interval]"
+        # The unit is in the title: a terminal has no room for it in every cell.
+        screen.show_frame(comparison.table(intervention).replace(" %", "", regex=True), title)
+        typer.echo("")
+    if comparison.interventions and comparison.manifest["settings"]["controls"]:
+        title = f"The same facts with other neurons instead, {comparison.interventions[0]}, in %"
+        table = comparison.control_table(comparison.interventions[0]).replace(" %", "", regex=True)
+        screen.show_frame(table.drop(columns=["neurons", "none"]), title)
+        typer.echo("")
+    if has_leaderboard(comparison):
+        title = "Equal budgets, neurons suppressed: relative change of p(answer) in %, and share of direct search's"
+        screen.show_frame(leaderboard_text(comparison), title)
+        typer.echo("")
+
+
+def publish_grid(grid: Grid, out: Path) -> None:
+    """Write a grid's figure and page, and print its main effects."""
+    figure = grid.plot()
+    for ending in ("svg", "png"):
+        with atomic_path(out / "figures" / f"effects.{ending}") as file:
+            figure.savefig(file, dpi=150)
+    report = grid.report(out / "report.html")
+    title = "Main effects: relative change of p(answer) on held-out paraphrases, refined neurons [95 % interval]"
+    screen.show_frame(grid.table(), title)
+    typer.echo(f"\nRows and each combination's own comparison: {out}\nReport: {report}")

@@ -1,0 +1,234 @@
+"""From a fact's text to queries: token ids, the position that predicts, and the gold token, for each answer token."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from transformers import PreTrainedTokenizerBase
+
+from kn_attrib.errors import PromptError
+from kn_attrib.facts.facts import SLOT, Fact
+from kn_attrib.facts.prompts import Encoding, Kind, Prompt, Skipped, Split
+
+SENTINEL = "<extra_id_0>"
+CONVENTIONS = {
+    "masks": "one mask per answer token in the slot, all masks at once",
+    "prefix": "the text up to the slot, then the gold answer tokens one by one",
+    "sentinel": f"{SENTINEL} in the slot; the decoder is given {SENTINEL} and the gold answer tokens one by one",
+    "mask and prefix": "a mask in the slot; the decoder is given the text up to the slot and the gold answer tokens",
+    "source prefix": "the encoder reads the text up to the slot; the decoder is given the gold answer tokens",
+}
+"""How answers are asked for, by name."""
+
+
+@dataclass(frozen=True)
+class PromptEncoder:
+    """Encodes texts for one model: one query per answer token, always with the **gold** tokens before it.
+
+    - masked models read the whole text with one mask per answer token in the slot (all stay masks), and predict token
+      ``t`` at mask ``t``;
+    - causal models read the text up to the slot and the gold tokens before ``t``, and predict at the last token;
+    - encoder-decoders answer in the decoder, which is given the gold tokens before ``t``. With sentinels (T5) the
+      encoder reads ``<extra_id_0>`` in the slot and the decoder starts with it; with a mask token only (BART) the
+      encoder reads one mask in the slot and the decoder, which repeats the text, starts with the text up to the slot;
+      with neither the encoder reads the text up to the slot.
+
+    The answer has the leading space that the tokenizer gives it there: where the text has one before the slot, or the
+    answer itself begins with one.
+
+    Parameters
+    ----------
+    tokenizer, kind : of the model.
+    start : first token of a decoder (``config.decoder_start_token_id``).
+    vocabulary : number of the model's token embeddings, if ids are to be checked against it.
+    memory : ids of texts (without or with special tokens) that were tokenized before.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    kind: Kind
+    start: int | None = None
+    vocabulary: int | None = None
+    memory: Mapping[tuple[str, bool], list[int]] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def convention(self) -> str:
+        """How answers are asked for: a key of `CONVENTIONS`."""
+        if self.kind != "encoder-decoder":
+            return "masks" if self.kind == "masked" else "prefix"
+        if self._sentinel is not None:
+            return "sentinel"
+        return "source prefix" if self.tokenizer.mask_token is None else "mask and prefix"
+
+    @property
+    def _sentinel(self) -> int | None:
+        found = self.tokenizer.convert_tokens_to_ids(SENTINEL)
+        return found if isinstance(found, int) and found != self.tokenizer.unk_token_id else None
+
+    def encode(self, fact: Fact, text: str) -> tuple[Prompt, ...]:
+        """The queries of one text of a fact, one for each token of its answer.
+
+        Raises
+        ------
+        PromptError : the answer is unknown to the tokenizer, the text is too long, or a model that predicts from the
+            left is given a text that goes on after the slot.
+        """
+        answer = self._answer_ids(fact, text.split(SLOT)[0])
+        if self.kind == "masked":
+            ids, places = self._masked(fact, text, len(answer))
+            inputs = [(ids, place) for place in places]
+            source: list[int] = []
+        else:
+            source, prefix = self._prefix(fact, text)
+            inputs = [(prefix + answer[:t], len(prefix) + t - 1) for t in range(len(answer))]
+        for ids in (source, *(ids for ids, _ in inputs)):
+            self._check(fact, text, ids)
+        return tuple(
+            Prompt(fact, text, tuple(ids), position, answer[t], t, len(answer), tuple(source))
+            for t, (ids, position) in enumerate(inputs)
+        )
+
+    def encode_all(self, facts: Iterable[Fact], split: Split = "prompts") -> Encoding:
+        """Encode one list of texts of every fact; what cannot be encoded is returned with its reason."""
+        facts = list(facts)
+        return self._with_memory(facts, split)._encode_all(facts, split)
+
+    def _with_memory(self, facts: Sequence[Fact], split: Split) -> PromptEncoder:
+        """A copy that has tokenized at once what the texts will be asked for one by one: many times faster."""
+        befores = [(fact, text.split(SLOT)[0]) for fact in facts for text in getattr(fact, split)]
+        memory = self._tokenized({part for fact, before in befores for part in _parts(fact, before)}, special=False)
+        first = replace(self, memory=memory)
+        if self.kind != "masked":
+            return first
+        readings = set()
+        for fact in facts:
+            for text in getattr(fact, split):
+                with suppress(PromptError):
+                    readings.add(self._reading(text, len(first._answer_ids(fact, text.split(SLOT)[0]))))
+        return replace(self, memory=memory | self._tokenized(readings, special=True))
+
+    def _tokenized(self, texts: set[str], special: bool) -> dict[tuple[str, bool], list[int]]:
+        ordered = sorted(texts)
+        only_ids = {"return_attention_mask": False, "return_token_type_ids": False}
+        found = self.tokenizer(ordered, add_special_tokens=special, **only_ids)["input_ids"] if ordered else []
+        return {(text, special): list(ids) for text, ids in zip(ordered, found, strict=True)}
+
+    def _encode_all(self, facts: Sequence[Fact], split: Split) -> Encoding:
+        prompts: list[Prompt] = []
+        skipped: list[Skipped] = []
+        for fact in facts:
+            for text in getattr(fact, split):
+                try:
+                    prompts += self.encode(fact, text)
+                except PromptError as error:
+                    skipped.append(Skipped(fact.id, text, str(error), error.cause))
+        return Encoding(tuple(prompts), tuple(skipped))
+
+    def subject_span(self, prompt: Prompt) -> tuple[int, int] | None:
+        """Where the subject's tokens are in what the model reads (encoder-decoders: in ``source``): first, last + 1.
+
+        None where the text does not hold the subject word for word.
+        """
+        read = self._reading(prompt.text, prompt.tokens)
+        start = read.find(prompt.fact.subject)
+        if start < 0:
+            return None
+        end = start + len(prompt.fact.subject)
+        if self.tokenizer.is_fast:
+            offsets = self.tokenizer(read, return_offsets_mapping=True)["offset_mapping"]
+            inside = [i for i, (first, last) in enumerate(offsets) if max(first, start) < min(last, end)]
+            return (inside[0], inside[-1] + 1) if inside else None
+        # Without offsets: count the tokens of the text up to the subject, and up to its end.
+        head, whole = self._opening(read[:start].rstrip()), self._opening(read[:end])
+        ids = list(prompt.source or prompt.input_ids)
+        return (len(head), len(whole)) if ids[: len(whole)] == whole and whole[: len(head)] == head else None
+
+    def _reading(self, text: str, tokens: int) -> str:
+        """The text as the model (an encoder-decoder's encoder) reads it, for an answer of so many tokens."""
+        before, after = text.split(SLOT)
+        if self.convention in ("prefix", "source prefix"):
+            return before.rstrip()
+        if self.convention == "sentinel":
+            return before + SENTINEL + after
+        return before + str(self.tokenizer.mask_token) * (tokens if self.kind == "masked" else 1) + after
+
+    def _masked(self, fact: Fact, text: str, tokens: int) -> tuple[list[int], list[int]]:
+        """Ids of the text with masks in its slot, and where they are."""
+        ids = self._ids(self._reading(text, tokens), special=True)
+        places = [i for i, token in enumerate(ids) if token == self.tokenizer.mask_token_id]
+        if len(places) != tokens:
+            raise PromptError(
+                f"fact {fact.id!r}: {text!r} has {len(places)} mask tokens once encoded; expected {tokens}."
+            )
+        return ids, places
+
+    def _prefix(self, fact: Fact, text: str) -> tuple[list[int], list[int]]:
+        """What the encoder reads (causal models: nothing), and what the answering stack is given before the answer."""
+        before, after = text.split(SLOT)
+        start = [] if self.start is None else [self.start]
+        source = [] if self.kind == "causal" else self._ids(self._reading(text, 1), special=True)
+        if self._sentinel is not None and source:
+            return source, [*start, self._sentinel]
+        if self.convention == "mask and prefix":
+            return source, start + self._opening(before.rstrip())
+        if after.strip(string.punctuation + string.whitespace):
+            raise PromptError(
+                f"fact {fact.id!r}: {text!r} goes on after the slot {SLOT}; a causal model predicts from the left, "
+                "so the slot must end the text (punctuation aside). Rephrase it, or use a masked model.",
+                cause="slot in the middle",
+            )
+        if not before.strip():
+            raise PromptError(f"fact {fact.id!r}: {text!r} has nothing before the slot {SLOT} to predict from.")
+        return (source, start) if source else (source, self._opening(before.rstrip()))
+
+    def _opening(self, text: str) -> list[int]:
+        """Ids of a text with the special tokens in front of it and none behind: after an end nothing is answered."""
+        if not text:
+            return self._opening("a")[: -len(self._ids("a"))]
+        plain, full = self._ids(text), self._ids(text, special=True)
+        for at in range(len(full) - len(plain) + 1):
+            if full[at : at + len(plain)] == plain:
+                return full[: at + len(plain)]
+        return full
+
+    def _check(self, fact: Fact, text: str, ids: list[int]) -> None:
+        longest = self.tokenizer.model_max_length
+        if len(ids) > longest:
+            raise PromptError(
+                f"fact {fact.id!r}: {text[:60]!r}… is {len(ids)} tokens; expected at most {longest}, the longest that "
+                "the model reads. Shorten it.",
+                cause="too long",
+            )
+        if self.vocabulary is not None and max(ids, default=0) >= self.vocabulary:
+            raise PromptError(
+                f"fact {fact.id!r}: the tokenizer gives token id {max(ids)}, but the model has {self.vocabulary} token "
+                "embeddings; is this the model's own tokenizer?",
+                cause="wrong tokenizer",
+            )
+
+    def _ids(self, text: str, special: bool = False) -> list[int]:
+        known = self.memory.get((text, special))
+        return list(self.tokenizer(text, add_special_tokens=special)["input_ids"] if known is None else known)
+
+    def _answer_ids(self, fact: Fact, before: str) -> list[int]:
+        before, joined, answer = _parts(fact, before)
+        prefix, joint = self._ids(before), self._ids(joined)
+        # A tokenizer that merges across the boundary gives no clean split; the answer alone is the fallback.
+        ids = joint[len(prefix) :] if joint[: len(prefix)] == prefix else self._ids(answer)
+        if not ids or self.tokenizer.unk_token_id in ids:
+            pieces = self.tokenizer.convert_ids_to_tokens(ids)
+            raise PromptError(
+                f"fact {fact.id!r}: the tokenizer does not know the answer {fact.answer!r} (it becomes {pieces}); "
+                "choose an answer of its vocabulary.",
+                cause="answer unknown to the tokenizer",
+            )
+        return ids
+
+
+def _parts(fact: Fact, before: str) -> tuple[str, str, str]:
+    """The text before the slot, the same with the answer, and the answer with the space that it has there."""
+    space = " " if before[-1:].isspace() or fact.answer[:1].isspace() else ""
+    answer = space + fact.answer.strip()
+    return before.rstrip(), before.rstrip() + answer, answer

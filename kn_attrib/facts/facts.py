@@ -1,0 +1,170 @@
+"""Facts: a triple and the paraphrases that express it, split into attribution and evaluation prompts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
+
+from kn_attrib.errors import FactError, unknown
+
+SLOT = "[Y]"
+SUBJECT_SLOT = "[X]"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One fact: ``(subject, relation, answer)`` and the texts that express it.
+
+    Parameters
+    ----------
+    id : unique name of the fact, e.g. ``"capital:France"``.
+    relation, subject, answer : the triple.
+    prompts : texts holding the slot ``[Y]`` once where the answer belongs; used for attribution.
+    held_out : paraphrases of the same form, used for evaluation only.
+    alternatives : other answers that are right too; such a fact is *ambiguous*.
+
+    Raises
+    ------
+    FactError : a field is empty, a prompt has no slot or two, or a text is in both lists.
+    """
+
+    id: str
+    relation: str
+    subject: str
+    answer: str
+    prompts: tuple[str, ...]
+    held_out: tuple[str, ...] = ()
+    alternatives: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("prompts", "held_out", "alternatives"):
+            object.__setattr__(self, name, _texts(getattr(self, name), self.id, name))
+        for name in ("id", "relation", "subject", "answer"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not value.strip():
+                raise FactError(f"fact {self.id!r}: field {name!r} is {value!r}; expected a non-empty text.")
+        if not self.prompts:
+            raise FactError(f"fact {self.id!r}: field 'prompts' is an empty list; give at least one text with {SLOT}.")
+        for name in ("prompts", "held_out"):
+            for text in getattr(self, name):
+                if text.count(SLOT) != 1:
+                    raise FactError(
+                        f"fact {self.id!r}: field {name!r}: {text!r} holds the slot {SLOT} {text.count(SLOT)} times; "
+                        "expected exactly once."
+                    )
+        both = set(self.prompts) & set(self.held_out)
+        if both:
+            raise FactError(
+                f"fact {self.id!r}: {min(both)!r} is in both 'prompts' and 'held_out'; "
+                "a text may attribute or evaluate, not both."
+            )
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """More than one answer is right."""
+        return bool(self.alternatives)
+
+    @property
+    def leaks_answer(self) -> bool:
+        """The answer's text occurs inside the subject, so that copying suffices."""
+        return self.answer.casefold() in self.subject.casefold()
+
+
+def _texts(value: Any, fact: str, field: str) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise FactError(f"fact {fact!r}: field {field!r} is {value!r}; expected a list of texts.")
+    texts = tuple(value)
+    for text in texts:
+        if not isinstance(text, str) or not text.strip():
+            raise FactError(f"fact {fact!r}: field {field!r} holds {text!r}; expected non-empty texts.")
+    return texts
+
+
+@dataclass(frozen=True)
+class FactSet(Sequence[Fact]):
+    """An ordered collection of facts with unique ids.
+
+    Raises
+    ------
+    FactError : two facts share an id, or a relation asked for is unknown.
+    """
+
+    facts: tuple[Fact, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "facts", tuple(self.facts))
+        for fact in self.facts:
+            if not isinstance(fact, Fact):
+                raise FactError(f"{fact!r} is not a fact; expected kn_attrib.Fact.")
+        twice = [name for name, n in Counter(f.id for f in self.facts).items() if n > 1]
+        if twice:
+            raise FactError(f"fact id {twice[0]!r} occurs more than once; ids must be unique.")
+
+    @overload
+    def __getitem__(self, key: int | str) -> Fact: ...
+    @overload
+    def __getitem__(self, key: slice) -> FactSet: ...
+    def __getitem__(self, key: int | str | slice) -> Fact | FactSet:
+        if isinstance(key, str):
+            if key not in self._by_id:
+                raise FactError(unknown("fact", key, self._by_id))
+            return self._by_id[key]
+        return FactSet(self.facts[key]) if isinstance(key, slice) else self.facts[key]
+
+    def __len__(self) -> int:
+        return len(self.facts)
+
+    def __iter__(self) -> Iterator[Fact]:
+        return iter(self.facts)
+
+    def __repr__(self) -> str:
+        return f"FactSet({len(self)} facts of {len(self.relations)} relations)"
+
+    @cached_property
+    def _by_id(self) -> dict[str, Fact]:
+        return {fact.id: fact for fact in self.facts}
+
+    @property
+    def relations(self) -> tuple[str, ...]:
+        """Relation names in order of first appearance."""
+        return tuple(dict.fromkeys(fact.relation for fact in self.facts))
+
+    def of(self, *relations: str) -> FactSet:
+        """The facts of the named relations."""
+        for name in relations:
+            if name not in self.relations:
+                raise FactError(unknown("relation", name, self.relations))
+        return FactSet(tuple(f for f in self.facts if f.relation in relations))
+
+    def where(self, condition: Callable[[Fact], bool]) -> FactSet:
+        """The facts for which the condition holds."""
+        return FactSet(tuple(fact for fact in self.facts if condition(fact)))
+
+    def spread(self, limit: int) -> FactSet:
+        """At most ``limit`` facts, taken from the relations in turn so that each is represented."""
+        if limit < 1:
+            raise FactError(f"limit is {limit}; expected at least 1 fact.")
+        queues = [[f for f in self.facts if f.relation == r] for r in self.relations]
+        depth = max((len(q) for q in queues), default=0)
+        chosen = [q[i] for i in range(depth) for q in queues if i < len(q)][:limit]
+        return FactSet(tuple(chosen))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the facts' content, for provenance."""
+        text = json.dumps([asdict(f) for f in self.facts], ensure_ascii=False, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def save(self, path: str | Path) -> None:
+        """Write the facts as JSON lines, one fact a line (the format that `load_facts` reads)."""
+        from kn_attrib.store import atomic_path
+
+        with atomic_path(Path(path)) as temporary:
+            lines = (json.dumps(asdict(f), ensure_ascii=False) + "\n" for f in self.facts)
+            temporary.write_text("".join(lines), encoding="utf-8")

@@ -1,0 +1,197 @@
+"""One clean pass over a batch, kept so that waves can start in the middle of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+
+from kn_attrib.forward.tail import at_least_float32, pack, replaced
+from kn_attrib.models.anatomy import find_attention
+from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.models.passes import answer_only, arguments, at_positions
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass
+class RunningRows:
+    """Which rows run through a block: first ``inside`` rows from earlier layers, then those that enter here.
+
+    Attributes
+    ----------
+    layer, inside : the block, and the number of rows that entered before it.
+    entering : ``[row, neuron]``, activations of the rows that enter.
+    prompts : ``[row]``, the prompt of every running row.
+    later : layer -> rows, neurons, and the factors and shifts that change these activations where they then stand.
+    """
+
+    layer: int = 0
+    inside: int = 0
+    entering: Tensor = field(default_factory=lambda: torch.empty(0))
+    prompts: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    later: dict[int, tuple[Tensor, Tensor, Tensor, Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CleanPass:
+    """What one clean pass over a batch leaves behind.
+
+    Attributes
+    ----------
+    activations : ``[prompt, layer, neuron]`` at the answer position.
+    logits : ``[prompt, vocabulary]`` at the answer position.
+    inputs : per layer the block's input, ``[prompt, token, hidden]``; the answer token alone in causal models.
+    written : per layer what the feed-forward block writes, ``[prompt, token, hidden]``.
+    attended : per layer what its attention module gives, as ``inputs``; None where no such module is seen.
+    flat : the feed-forward block sees ``[prompt · token, hidden]``, as OPT's does.
+    calls : per layer the block's further arguments, for a batch of one.
+    packs, attention_packs : number of values in each block's (attention module's) output, 0 for a bare tensor.
+    """
+
+    activations: Tensor
+    logits: Tensor
+    inputs: list[Tensor]
+    written: list[Tensor]
+    attended: list[Tensor | None]
+    flat: bool
+    calls: list[Call]
+    packs: list[int]
+    attention_packs: list[int]
+
+
+class _PrefixLayer(DynamicLayer):
+    """One layer's keys and values before the answer: read, extended by each row's own, never written."""
+
+    def __init__(self, keys: Tensor, values: Tensor, running: RunningRows) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.lazy_initialization(keys, values)
+        self.keys, self.values, self.running = keys, values, running
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        assert self.keys is not None
+        assert self.values is not None
+        return self._extend(self.keys, key_states), self._extend(self.values, value_states)
+
+    def _extend(self, prefix: Tensor, own: Tensor) -> Tensor:
+        before = prefix.expand(len(own), -1, -1, -1) if len(prefix) == 1 else prefix[self.running.prompts[: len(own)]]
+        return torch.cat([before, own], dim=-2)
+
+
+class CleanPassRecorder:
+    """Hooks that keep each block's input and neurons while the model runs.
+
+    Parameters
+    ----------
+    prefix : blocks are to be given the answer token alone, and keys and values of the tokens before it.
+    """
+
+    def __init__(self, model: NeuronModel, blocks: Sequence[nn.Module], prefix: bool) -> None:
+        self.model, self.blocks, self.prefix = model, blocks, prefix
+        self.inputs: dict[int, Tensor] = {}
+        self.written: dict[int, Tensor] = {}
+        self.activations: dict[int, Tensor] = {}
+        self.attended: dict[int, Tensor] = {}
+        self.packs: dict[int, int] = {}
+        self.attention_packs: dict[int, int] = {}
+        self.calls: dict[int, Call] = {}
+        self.flat = False
+
+    def record(self, inputs: dict[str, Tensor], positions: Tensor, running: RunningRows) -> CleanPass:
+        """Run prompts once: ``input_ids [prompt, token]`` or ``inputs_embeds [prompt, token, hidden]``."""
+        ids = next(iter(inputs.values()))
+        n_prompts, n_tokens = ids.shape[:2]
+        cache = DynamicCache() if self.prefix else None
+        extra = self._cached(cache)
+        with torch.no_grad(), self.model.running(positions):
+            with self._listening(), answer_only(self.model.model, positions, n_tokens):
+                output = self.model.model(**arguments(self.model.kind, inputs), **extra)
+            prefix = None if cache is None else _read_only(cache, running)
+            self._probe({name: given[:1] for name, given in inputs.items()}, prefix)
+        layers = range(len(self.blocks))
+        kept = slice(-1, None) if self.prefix else slice(None)
+        return CleanPass(
+            torch.stack([self.activations[layer] for layer in layers], dim=1),
+            at_least_float32(at_positions(output.logits, positions)),
+            [self.inputs[layer][:, kept] for layer in layers],
+            [self.written[layer].view(n_prompts, n_tokens, -1) for layer in layers],
+            [self._attended(layer, kept) for layer in layers],
+            self.flat,
+            [self.calls[layer] for layer in layers],
+            [self.packs[layer] for layer in layers],
+            [self.attention_packs.get(layer, 0) for layer in layers],
+        )
+
+    def _attended(self, layer: int, kept: slice) -> Tensor | None:
+        found = self.attended.get(layer)
+        return found[:, kept] if found is not None and found.shape == self.inputs[layer].shape else None
+
+    def _cached(self, cache: Cache | None) -> dict[str, Any]:
+        """The model's arguments about keys and values."""
+        if self.model.kind != "causal":
+            return {}
+        return {"past_key_values": cache, "use_cache": cache is not None}
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for layer, (block, site) in enumerate(zip(self.blocks, self.model.ffn_outputs, strict=True)):
+                stack.callback(block.register_forward_hook(self._on_block(layer), with_kwargs=True).remove)
+                stack.callback(site.register_forward_hook(self._on_site(layer)).remove)
+                attention = find_attention(block, site)
+                if attention is not None:
+                    stack.callback(attention.register_forward_hook(self._on_attention(layer)).remove)
+            yield
+
+    def _on_block(self, layer: int) -> Callable[..., None]:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            self.inputs[layer] = args[0] if args else kwargs["hidden_states"]
+            self.packs[layer] = len(output) if isinstance(output, tuple) else 0
+
+        return hook
+
+    def _on_attention(self, layer: int) -> Callable[..., None]:
+        def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+            self.attended[layer] = output[0] if isinstance(output, tuple) else output
+            self.attention_packs[layer] = len(output) if isinstance(output, tuple) else 0
+
+        return hook
+
+    def _on_site(self, layer: int) -> Callable[..., None]:
+        def hook(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            vectors = args[0]
+            self.flat = vectors.ndim == 2
+            self.activations[layer] = self.model.at_answer(
+                vectors.view(len(self.model.positions), -1, vectors.shape[-1])
+            )
+            self.written[layer] = output
+
+        return hook
+
+    def _probe(self, inputs: dict[str, Tensor], prefix: Cache | None) -> None:
+        """Ask the model what it hands to each block for a batch of one (masks, rotations, …), without running any."""
+
+        def listen(layer: int) -> Callable[..., Any]:
+            def forward(*args: Any, **kwargs: Any) -> Any:
+                states = args[0] if args else kwargs.pop("hidden_states")
+                self.calls[layer] = (args[1:], kwargs)
+                return pack(states, self.packs[layer])
+
+            return forward
+
+        given: dict[str, Any] = arguments(self.model.kind, inputs) | self._cached(prefix)
+        if prefix is not None:  # the mask still spans all tokens
+            given |= {name: values[:, -1:] for name, values in inputs.items()}
+        with replaced(self.blocks, [listen(layer) for layer in range(len(self.blocks))]):
+            self.model.model(**given)
+
+
+def _read_only(cache: Cache, running: RunningRows) -> Cache:
+    held: list[Any] = cache.layers
+    layers: list[Any] = [_PrefixLayer(layer.keys[..., :-1, :], layer.values[..., :-1, :], running) for layer in held]
+    return Cache(layers)

@@ -1,0 +1,185 @@
+"""Guards of the wave: before it answers for a model it must have given the plain path's answers."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from kn_attrib.errors import ModelError
+from kn_attrib.facts.prompts import Batch, Kind, Prompt
+from kn_attrib.forward.all_tokens import record_all
+from kn_attrib.forward.plain import PlainForward
+from kn_attrib.forward.wave import WaveForward
+from kn_attrib.models.answers import Objective
+from kn_attrib.models.compute import full_precision
+from kn_attrib.models.execution import Verdict
+from kn_attrib.models.neuron_model import NeuronModel
+
+GUARD_TOKENS = 12
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
+ROUGH_TOLERANCE = 5e-2  # half precision
+
+
+class PlainPathWarning(UserWarning):
+    """A model is run on the plain path: right, but slow."""
+
+
+def wave_or_none(model: NeuronModel, batch: Batch, objective: Objective) -> WaveForward | None:
+    """The wave over a batch if its guards pass for the model, else None with one warning per model."""
+    if model.execution.settings.engine == "plain" or _is_hooked(model):
+        return None
+    if model.execution.verdict is None:
+        with full_precision():
+            model.execution.verdict = Verdict(check_rows(model, batch))
+        _warn(model, model.execution.verdict)
+    return _checked(model.execution.verdict, model, batch, objective, whole=False)
+
+
+def whole_wave_or_none(model: NeuronModel, batch: Batch, objective: Objective) -> WaveForward | None:
+    """The same for rows that replace activations at all tokens: ``[row, token, neuron]``.
+
+    A model whose wave passes and this one does not takes the slow path without a further warning.
+    """
+    if wave_or_none(model, batch, objective) is None:
+        return None
+    if model.execution.whole_verdict is None:
+        with full_precision():
+            model.execution.whole_verdict = Verdict(check_rows(model, batch, whole=True))
+    return _checked(model.execution.whole_verdict, model, batch, objective, whole=True)
+
+
+def _checked(
+    verdict: Verdict, model: NeuronModel, batch: Batch, objective: Objective, whole: bool
+) -> WaveForward | None:
+    """A wave over the batch, if nothing speaks against it."""
+    if verdict.reason:
+        return None
+    try:
+        wave = WaveForward(model, batch, objective, whole)
+    except ModelError:
+        return None  # this batch's prompts, not the model
+    length = wave.ids.shape[1]
+    if length not in verdict.lengths:
+        with full_precision():
+            verdict.reason = check_clean(wave)
+        verdict.lengths.add(length)
+        if not whole:
+            _warn(model, verdict)
+    return None if verdict.reason else wave
+
+
+def check_rows(model: NeuronModel, batch: Batch, whole: bool = False) -> str:
+    """Compare one random row per layer, values and gradients, with the plain path on short prompts.
+
+    Parameters
+    ----------
+    whole : rows are ``[row, token, neuron]``.
+
+    Returns
+    -------
+    The reason why the wave is not to be used, empty if it may be.
+    """
+    short = _two_prompts(_shortened(batch.prompts[0], model.kind), batch.device)
+    layers = torch.arange(model.n_layers, device=model.device)
+    prompts = layers % len(short)
+    recorded = record_all(model, short.positions, **short.inputs()) if whole else model.record(short)
+    clean = recorded[prompts, layers]
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(clean)
+    rows = clean * 0.5 + noise * clean.abs().mean(-1, keepdim=True)
+    # First and outside the try: what the plain path raises is the model's fault, not the wave's.
+    plain = PlainForward(model, short, "logit")
+    expected = _value_and_slope(plain, rows, layers, prompts)
+    try:
+        found = _value_and_slope(WaveForward(model, short, "logit", whole), rows, layers, prompts)
+    except Exception as error:  # the wave calls a model's own code in ways it was not written for: any error may come
+        return _cannot_run(error)
+    before = plain.clean()[prompts]
+    for what, ours, theirs in (
+        ("values", found[0] - before, expected[0] - before),
+        ("gradients", found[1], expected[1]),
+    ):
+        distance = _relative(ours, theirs, expected[0].abs().mean() * torch.finfo(theirs.dtype).eps)
+        if not distance <= _tolerance(model):
+            return f"{what} of random rows differ from the plain path by {distance:.1e}"
+    return ""
+
+
+def check_clean(wave: WaveForward) -> str:
+    """Unmodified rows must give back the clean answer in every layer, at this number of tokens.
+
+    Returns
+    -------
+    The reason why the wave is not to be used, empty if it may be.
+    """
+    layers = torch.arange(wave.model.n_layers, device=wave.model.device)
+    prompts = torch.full_like(layers, len(wave.batch) - 1)
+    try:
+        with torch.no_grad():
+            recorded = record_all(wave.model, wave.positions, **wave.batch.inputs()) if wave.whole else wave.activations
+            found = wave.logits(recorded[prompts, layers], layers, prompts)
+    except Exception as error:  # a model's own code, as in `check_rows`: the plain path is there for all it may raise
+        return _cannot_run(error)
+    clean = wave.recording.logits[prompts]
+    errors = (found - clean).norm(dim=-1) / clean.norm(dim=-1)
+    wrong = (~(errors <= _tolerance(wave.model))).nonzero()[:, 0].tolist()
+    if wrong:
+        return f"unmodified rows of layers {wrong} do not give back the clean answer ({errors.max():.1e})"
+    return ""
+
+
+def _cannot_run(error: Exception) -> str:
+    first = next(iter(str(error).splitlines()), "no message")  # a bare assert has none
+    return f"a wave cannot run through it ({type(error).__name__}: {first[:200]})"
+
+
+def _value_and_slope(
+    forward: PlainForward | WaveForward, rows: Tensor, layers: Tensor, prompts: Tensor
+) -> tuple[Tensor, Tensor]:
+    with torch.enable_grad():
+        leaf = rows.detach().requires_grad_()
+        values = forward(leaf, layers, prompts)
+        (slope,) = torch.autograd.grad(values.sum(), leaf)
+    return values.detach(), slope
+
+
+def _relative(ours: Tensor, theirs: Tensor, floor: Tensor) -> float:
+    return float((ours - theirs).norm() / (theirs.norm() + floor))
+
+
+def _tolerance(model: NeuronModel) -> float:
+    return TOLERANCE.get(model.dtype, ROUGH_TOLERANCE)
+
+
+def _shortened(prompt: Prompt, kind: Kind) -> Prompt:
+    """The tokens around a prompt's answer position: enough to compare two ways of running a model."""
+    start = max(0, prompt.position - GUARD_TOKENS + 3)
+    end = prompt.position + 1 if kind == "causal" else start + GUARD_TOKENS
+    return replace(prompt, input_ids=prompt.input_ids[start:end], position=prompt.position - start)
+
+
+def _two_prompts(prompt: Prompt, device: torch.device) -> Batch:
+    """The prompt and one with its other tokens turned round: arguments of one prompt must not serve for another."""
+    ids = list(prompt.input_ids)
+    places = [i for i in range(len(ids)) if i != prompt.position]
+    for place, other in zip(places, reversed(places), strict=True):
+        ids[place] = prompt.input_ids[other]
+    return Batch((prompt, replace(prompt, input_ids=tuple(ids))), device)
+
+
+def _is_hooked(model: NeuronModel) -> bool:
+    """Whether hooks are at work that count on whole prompts, such as an intervention around the scoring."""
+    head = model.model.get_output_embeddings()  # `computing` may have hooks there
+    return any((m._forward_hooks or m._forward_pre_hooks) and m is not head for m in model.model.modules())
+
+
+def _warn(model: NeuronModel, verdict: Verdict) -> None:
+    if verdict.reason:
+        kind = model.model.config.model_type
+        warnings.warn(
+            f"{model.name} (type {kind!r}) is run on the plain path, right but slow: {verdict.reason}.",
+            PlainPathWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,39 @@
+"""How many bytes a row takes on its way through a model: an upper estimate from the model's shape."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kn_attrib.forward.plain import PlainForward
+from kn_attrib.forward.wave import WaveForward
+from kn_attrib.models.matrices import value_matrix
+
+# Tensors of hidden and of feed-forward width that one block keeps for the backward pass or holds at its peak
+# (norms, queries, keys, values, residuals; pre-activation, activation, gate and their gradients).
+HIDDEN_TENSORS, FFN_TENSORS, ATTENTION_TENSORS, LOGIT_TENSORS = 24, 8, 6, 6
+
+
+def bytes_per_row(forward: PlainForward | WaveForward, gradient: bool) -> Tensor:
+    """Estimated bytes that a row of each layer takes, ``[layer]``.
+
+    With gradients every block that the row runs through keeps its tensors; without, only one block's exist at a time.
+    """
+    model = forward.model
+    config = model.model.config.get_text_config()
+    tokens = forward.batch.input_ids.shape[1]
+    hidden = int(value_matrix(model.ffn_outputs[0]).shape[1])
+    heads = int(getattr(config, "num_attention_heads", None) or max(1, hidden // 64))
+    # Units other than neurons are fewer, but the feed-forward blocks are as wide as ever.
+    neurons = max(model.n_neurons, int(getattr(config, "intermediate_size", None) or 4 * hidden))
+    own = 1 if isinstance(forward, WaveForward) and forward.causal else tokens
+    width = own * (HIDDEN_TENSORS * hidden + FFN_TENSORS * neurons + ATTENTION_TENSORS * heads * tokens)
+    if own < tokens:
+        width += 8 * tokens * hidden  # each row's copy of keys and values, and their gradients
+    blocks = torch.ones(model.n_layers, dtype=torch.float64)
+    if gradient:
+        blocks = torch.arange(model.n_layers, 0, -1, dtype=torch.float64)
+        blocks = blocks if isinstance(forward, WaveForward) else torch.full_like(blocks, model.n_layers)
+    # Plain runs the head at every token.
+    vocabulary = LOGIT_TENSORS * int(config.vocab_size) * (1 if isinstance(forward, WaveForward) else tokens)
+    return blocks * width * model.dtype.itemsize + vocabulary * max(4, model.dtype.itemsize)

@@ -1,0 +1,68 @@
+"""The objective as a function of activation rows, by whole passes through the model.
+
+A *row* is one (prompt, layer): the layer's activation at the answer position is replaced by the row and nothing
+else is touched, ``f_l(w)``. Methods see only this function and never know how it is computed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kn_attrib.facts.prompts import Batch
+from kn_attrib.models.answers import Objective, objective_value
+from kn_attrib.models.neuron_model import Edit, NeuronModel
+
+
+@dataclass(frozen=True)
+class PlainForward:
+    """``f_l(w)`` by running the whole model: slow, right for every architecture, the reference for faster ones.
+
+    Parameters
+    ----------
+    model, batch : the prompts that rows refer to.
+    objective : ``"prob"``, ``"logprob"`` or ``"logit"``.
+    """
+
+    model: NeuronModel
+    batch: Batch
+    objective: Objective = "prob"
+
+    def __call__(self, rows: Tensor, layers: Tensor, prompts: Tensor) -> Tensor:
+        """Objective of each row.
+
+        Parameters
+        ----------
+        rows : ``[row, neuron]``, the activations to put in at the answer; or ``[row, token, neuron]``, at all tokens.
+        layers, prompts : ``[row]``, where each goes: layer index, and index of the prompt within the batch.
+
+        Returns
+        -------
+        ``[row]``
+        """
+        positions, answers = self.batch.positions[prompts], self.batch.answers[prompts]
+        present = sorted(set(layers.tolist()))
+        with self.model.edited({layer: self._put(rows, layers == layer) for layer in present}):
+            logits = self.model.logits(positions, **self.batch.inputs(prompts))
+        return objective_value(logits, answers, self.objective)
+
+    def _put(self, rows: Tensor, here: Tensor) -> Edit:
+        index = here.nonzero()[:, 0]
+
+        def edit(vectors: Tensor) -> Tensor:
+            vectors = vectors.clone()
+            if rows.ndim == vectors.ndim:
+                vectors[index] = rows[index].to(vectors.dtype)
+            else:
+                vectors[index, self.model.positions[index]] = rows[index].to(vectors.dtype)
+            return vectors
+
+        return edit
+
+    def clean(self) -> Tensor:
+        """Objective of each prompt with nothing replaced: ``[prompt]``."""
+        with torch.no_grad():
+            logits = self.model.logits(self.batch.positions, **self.batch.inputs())
+        return objective_value(logits, self.batch.answers, self.objective)

@@ -1,0 +1,114 @@
+"""What sets of neurons are worth: the answer's probability over a fact's texts with a set silent."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from kn_attrib.facts.prompts import Prompt, by_text
+from kn_attrib.interventions.many_rows import scaled_logits
+from kn_attrib.interventions.masks import masked_logprob
+from kn_attrib.models.answers import answer_of
+from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.neurons import NeuronSet
+
+QUERIES_AT_ONCE = 256
+Measure = Literal["prob", "logodds"]
+"""Of a text's answer: its probability, or ``log p/(1 − p)``, which still falls where the probability is almost 1."""
+
+
+def values_of_sets(
+    model: NeuronModel,
+    queries: Sequence[Sequence[Prompt]],
+    jobs: Sequence[tuple[int, NeuronSet]],
+    measure: Measure = "prob",
+) -> Tensor:
+    """Mean over a fact's texts of the answer's measure while the neurons of a set are silent at the answer position.
+
+    Parameters
+    ----------
+    queries : the queries of each fact, a text's side by side.
+    jobs : index of the fact, and a set.
+    measure : what is averaged over texts.
+
+    Returns
+    -------
+    ``[job]``
+    """
+    flat = [(fact, place, query) for fact, own in enumerate(queries) for place, query in enumerate(own)]
+    sets_of: dict[int, list[int]] = defaultdict(list)
+    for job, (fact, _) in enumerate(jobs):
+        sets_of[fact].append(job)
+    logprobs = [torch.zeros(len(queries[fact]), dtype=torch.float64) for fact, _ in jobs]
+    wanted = [entry for entry in flat if entry[0] in sets_of]
+    for indices, batch in model.batches([query for _, _, query in wanted], QUERIES_AT_ONCE):
+        rows = [(row, wanted[i], job) for row, i in enumerate(indices) for job in sets_of[wanted[i][0]]]
+        sets = [jobs[job][1] for _, _, job in rows]
+        prompts = [row for row, _, _ in rows]
+        for some, logits in scaled_logits(model, batch, sets, prompts, [0.0] * len(rows)):
+            found = answer_of(logits, batch.answers[[prompts[i] for i in some]]).logprob
+            for i, value in zip(some, found.tolist(), strict=True):
+                _, (_, place, _), job = rows[i]
+                logprobs[job][place] = value
+    means = [
+        _measured(by_text(own, queries[fact]), measure).mean() for own, (fact, _) in zip(logprobs, jobs, strict=True)
+    ]
+    return torch.stack(means) if means else torch.zeros(0, dtype=torch.float64)
+
+
+def _measured(logprobs: Tensor, measure: Measure) -> Tensor:
+    if measure == "prob":
+        return logprobs.exp()
+    return logprobs - _log_of_rest(logprobs)
+
+
+def _log_of_rest(logprobs: Tensor) -> Tensor:
+    """``log(1 − p)``; as small as single precision can tell where p is 1 to its last digit."""
+    return torch.log(-torch.expm1(logprobs.clamp_max(-1e-7)))
+
+
+def slopes_of_sets(
+    model: NeuronModel, queries: Sequence[Sequence[Prompt]], sets: Sequence[NeuronSet], measure: Measure = "prob"
+) -> Tensor:
+    """First-order estimate of what removing one more neuron costs while each fact's set is silent.
+
+    ``d mean measure / d m_i`` at the mask that is 0 on the set and 1 elsewhere: activation times gradient in the
+    model as it is with the set silent.
+
+    Returns
+    -------
+    ``[fact, layer, neuron]``, 0 on the set itself.
+    """
+    masks = torch.ones(len(sets), model.n_layers, model.n_neurons, dtype=model.dtype, device=model.device)
+    for mask, neurons in zip(masks, sets, strict=True):
+        for neuron in neurons:
+            mask[neuron.layer, neuron.index] = 0
+    present = masks.clone()
+    flat = [(fact, place, query) for fact, own in enumerate(queries) for place, query in enumerate(own)]
+    gradients: list[list[Tensor]] = [[masks[0]] * len(own) for own in queries]
+    logprobs = [torch.zeros(len(own), dtype=torch.float64) for own in queries]
+    for indices, batch in model.batches([query for _, _, query in flat], QUERIES_AT_ONCE):
+        with torch.enable_grad():
+            leaf = masks[[flat[i][0] for i in indices]].requires_grad_()
+            values = masked_logprob(model, batch, leaf)
+            (slope,) = torch.autograd.grad(values.sum(), leaf)
+        for row, i in enumerate(indices):
+            fact, place, _ = flat[i]
+            gradients[fact][place] = slope[row]
+            logprobs[fact][place] = float(values[row].detach())
+    return (
+        torch.stack([_joined(g, p, own, measure) for g, p, own in zip(gradients, logprobs, queries, strict=True)])
+        * present
+    )
+
+
+def _joined(gradients: list[Tensor], logprobs: Tensor, queries: Sequence[Prompt], measure: Measure) -> Tensor:
+    """Gradient of the mean over texts of the measure of ``Σ log p`` from those of the single tokens' ``log p``."""
+    sums = by_text(logprobs, queries)
+    weights = sums.exp() if measure == "prob" else (-_log_of_rest(sums)).exp()
+    texts = by_text(torch.stack(gradients), queries)
+    return (weights.to(texts)[:, None, None] * texts).mean(0)

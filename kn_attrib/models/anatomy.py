@@ -1,0 +1,133 @@
+"""Parts of a model found around its feed-forward output linears: blocks, attention, input linears."""
+
+from __future__ import annotations
+
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from kn_attrib.errors import MethodError, ModelError
+from kn_attrib.models.matrices import input_matrix, value_matrix
+from kn_attrib.models.neuron_model import NeuronModel
+
+
+def gating(model: PreTrainedModel, site: str, width: int) -> str:
+    """How the neuron vector is made, told from the linears beside the output linear.
+
+    Parameters
+    ----------
+    site : name of a feed-forward output linear.
+    width : neurons per layer.
+
+    Returns
+    -------
+    ``"act"`` (not gated), ``"act × up"``, ``"act × up, fused"`` (one linear makes both), or ``"unknown"``.
+    """
+    for depth in (1, 2):
+        parent = ".".join(site.split(".")[:-depth])
+        widths = [
+            value_matrix(module).shape[1]
+            for name, module in model.named_modules()
+            if name.startswith(f"{parent}.") and name != site and "att" not in name.removeprefix(parent).lower()
+            and isinstance(module, nn.Linear | Conv1D)
+        ]  # fmt: skip
+        if 2 * width in widths and width not in widths:
+            return "act × up, fused"
+        if width in widths:
+            return "act × up" if widths.count(width) == 2 else "act"
+    return "unknown"
+
+
+def find_blocks(model: NeuronModel) -> list[nn.Module]:
+    """The block around each feed-forward output linear: its outermost ancestor that stands in a module list.
+
+    Raises
+    ------
+    ModelError : layers share a module, or a layer stands in no list of blocks.
+    """
+    names = {id(module): name for name, module in model.model.named_modules()}
+    modules = dict(model.model.named_modules())
+    blocks: list[nn.Module] = []
+    for site in model.ffn_outputs:
+        parts = names[id(site)].split(".") if id(site) in names else []
+        ends = [i for i in range(1, len(parts)) if isinstance(modules[".".join(parts[:i])], nn.ModuleList)]
+        if not ends:
+            raise ModelError("its layers do not stand in a list of blocks")
+        blocks.append(modules[".".join(parts[: ends[0] + 1])])
+    if len({id(block) for block in blocks}) < len(blocks):
+        raise ModelError("its layers share one module")
+    return blocks
+
+
+def find_attention(block: nn.Module, site: nn.Module) -> nn.Module | None:
+    """A block's attention module, all of it; None if there is not exactly one that can be told by its name."""
+    found: dict[str, nn.Module] = {}
+    for name, module in block.named_modules():
+        inside = any(name.startswith(f"{outer}.") for outer in found)
+        named = any(part in name.rsplit(".", 1)[-1] for part in ("attn", "attention"))
+        # A leaf of that name is a norm before or behind it.
+        if named and not inside and any(True for _ in module.children()):
+            found[name] = module
+    (one, *others) = found.values() or (None,)
+    return None if others or one is None or site in set(one.modules()) else one
+
+
+def find_ffn_inputs(block: nn.Module, n_neurons: int) -> list[nn.Module]:
+    """The linears of a block that make neurons (or gates and neurons) from the hidden state; empty if none is seen."""
+
+    def width(module: nn.Module) -> int:
+        if isinstance(module, nn.Linear):
+            return module.out_features
+        return int(module.nf) if isinstance(module, Conv1D) else 0
+
+    return [
+        module
+        for name, module in block.named_modules()
+        if width(module) in (n_neurons, 2 * n_neurons) and "attn" not in name and "attention" not in name
+    ]
+
+
+def outer_and_inner_blocks(model: NeuronModel) -> tuple[list[nn.Module], list[nn.Module]]:
+    """The outermost and the innermost module around each output linear that stands in a list of modules."""
+    modules = dict(model.model.named_modules())
+    names = {id(module): name for name, module in modules.items()}
+    outer: list[nn.Module] = []
+    inner: list[nn.Module] = []
+    for site in model.ffn_outputs:
+        parts = names[id(site)].split(".")
+        items = [i + 1 for i in range(1, len(parts)) if isinstance(modules[".".join(parts[:i])], nn.ModuleList)]
+        if not items:
+            raise MethodError(f"{model.name}: its layers do not stand in a list of blocks; its residual stream is hid.")
+        outer.append(modules[".".join(parts[: items[0]])])
+        inner.append(modules[".".join(parts[: items[-1]])])
+    return list(dict.fromkeys(outer)), inner
+
+
+def input_linears(model: NeuronModel, layer: int) -> list[nn.Linear | Conv1D]:
+    """The linears that make a layer's neurons: one, or the gate's and the other one where it is gated.
+
+    Raises
+    ------
+    ModelError : they cannot be told, are fused into one, or serve several layers.
+    """
+    site, modules = model.ffn_outputs[layer], dict(model.model.named_modules())
+    if model.ffn_outputs.count(site) > 1:
+        raise ModelError(
+            f"{model.name}: one feed-forward block serves several layers; no layer has neurons of its own."
+        )
+    name = next(name for name, module in modules.items() if module is site)
+    for depth in (1, 2):
+        parent = ".".join(name.split(".")[:-depth])
+        found = {
+            each: module
+            for each, module in modules.items()
+            if each.startswith(f"{parent}.") and module is not site and isinstance(module, nn.Linear | Conv1D)
+            and "att" not in each.removeprefix(parent).lower() and input_matrix(module).shape[0] == model.n_neurons
+        }  # fmt: skip
+        if len(found) in (1, 2):
+            # The gate first: it is the one that passes through the activation function.
+            return [found[each] for each in sorted(found, key=lambda each: "gate" not in each and "wi_0" not in each)]
+    raise ModelError(
+        f"{model.name}: the linears that make the neurons of layer {layer} cannot be told beside {name!r}; expected "
+        f"one, or two where the block is gated, of {model.n_neurons} outputs."
+    )

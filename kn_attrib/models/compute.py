@@ -1,0 +1,112 @@
+"""How a model is run: which implementation, how much memory, at which precision of matrix products."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from kn_attrib.errors import ConfigError, unknown
+
+Engine = Literal["auto", "plain"]
+PRECISIONS = {"highest": "highest", "tf32": "high", "medium": "medium"}
+SHARE_OF_FREE_MEMORY = 0.4
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Settings of how a model is run.
+
+    Parameters
+    ----------
+    engine : ``"auto"`` (the wave wherever its guards pass) or ``"plain"``.
+    memory_budget : most bytes that one chunk of rows may take; default 40 % of what is free when asked.
+    precision : of float32 matrix products. ``"highest"`` is float32 throughout. ``"tf32"`` rounds factors to 10 bits
+        on GPUs that can. ``"medium"`` lets PyTorch choose a faster kernel: on CPUs without matrix units (AMX) this
+        is another library's float32, faster and as exact; on others and on GPUs it is bfloat16-like, good for
+        gradients and poor for single-neuron ablations. The head and softmax stay in float32 in either.
+
+    Raises
+    ------
+    ConfigError : unknown engine or precision, or a budget that is not positive.
+    """
+
+    engine: Engine = "auto"
+    memory_budget: int | None = None
+    precision: str = "highest"
+
+    def __post_init__(self) -> None:
+        if self.engine not in ("auto", "plain"):
+            raise ConfigError(unknown("engine", str(self.engine), ("auto", "plain")))
+        if self.precision not in PRECISIONS:
+            raise ConfigError(unknown("precision", str(self.precision), PRECISIONS))
+        if self.memory_budget is not None and self.memory_budget <= 0:
+            raise ConfigError(f"memory_budget is {self.memory_budget}; expected a positive number of bytes.")
+
+    def budget(self, device: torch.device) -> int:
+        """Bytes that one chunk may take on a device now."""
+        return self.memory_budget or int(SHARE_OF_FREE_MEMORY * free_memory(device))
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes free on a device; on the CPU what the system calls available."""
+    if device.type == "cuda":
+        # What PyTorch holds but does not use is free too.
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:  # noqa: PTH123  # not a file on a disk
+            lines = dict(line.split(":", 1) for line in file)
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return pages // 2
+
+
+@contextmanager
+def computing(precision: str, head: nn.Module | None) -> Iterator[None]:
+    """While active, float32 matrix products run at a precision; the head's stay in full float32."""
+    if precision == "highest":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    with ExitStack() as stack:
+        stack.callback(torch.set_float32_matmul_precision, before)
+        torch.set_float32_matmul_precision(PRECISIONS[precision])
+        # The CPU's fused attention kernel is many times slower in these modes; its parts are not.
+        if not torch.cuda.is_available():
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if head is not None and _is_lossy(head):
+            stack.callback(head.register_forward_pre_hook(_set("highest")).remove)
+            stack.callback(head.register_forward_hook(_set(PRECISIONS[precision])).remove)
+        yield
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """While active, float32 matrix products are float32 throughout."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _is_lossy(module: nn.Module) -> bool:
+    """Whether a lower precision rounds here: on GPUs and on CPUs with matrix units."""
+    on_gpu = any(parameter.is_cuda for parameter in module.parameters())
+    return on_gpu or bool(torch.cpu._is_amx_tile_supported())
+
+
+def _set(precision: str) -> Callable[..., None]:
+    def hook(*_: object) -> None:
+        torch.set_float32_matmul_precision(precision)
+
+    return hook

@@ -1,0 +1,59 @@
+"""How one model is run, and what came of it: settings, what the guards of the fast path found, and the cost so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import nn
+
+from kn_attrib.models.compute import Compute
+from kn_attrib.models.cost import Cost
+from kn_attrib.models.onednn_linears import copied_bytes
+
+
+@dataclass
+class Verdict:
+    """What the guards of the wave found about a model.
+
+    Attributes
+    ----------
+    reason : why the wave may not be used; empty if it may.
+    lengths : numbers of tokens for which unmodified rows have given back the clean answer.
+    """
+
+    reason: str = ""
+    lengths: set[int] = field(default_factory=set)
+
+
+@dataclass
+class Execution:
+    """How one model is run, and what came of it.
+
+    Parameters
+    ----------
+    settings : engine, memory and precision.
+    linears : the model's plain linears (`linears_of`), large products of which may be oneDNN's.
+
+    Attributes
+    ----------
+    cost : how much the model has been run.
+    verdict, whole_verdict : what the guards of the wave found for rows at the answer position, and for rows at all
+        tokens; None before their first use.
+    """
+
+    settings: Compute = field(default_factory=Compute)
+    linears: Sequence[nn.Module] = ()
+    cost: Cost = field(default_factory=Cost)
+    verdict: Verdict | None = None
+    whole_verdict: Verdict | None = None
+
+    def row_budget(self, device: torch.device) -> int:
+        """Bytes that rows may take: the memory budget less copies of weights, but at least a quarter of it."""
+        budget = self.settings.budget(device)
+        return max(budget - copied_bytes(self.linears), budget // 4)
+
+    def on_plain_path(self) -> Execution:
+        """The same, with the same cost, but never by the wave."""
+        return replace(self, settings=replace(self.settings, engine="plain"))

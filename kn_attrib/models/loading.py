@@ -1,0 +1,198 @@
+"""Loading a model from the hub, from disk, from the zoo, or from objects already in memory."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+)
+
+from kn_attrib.errors import ModelError, unknown
+from kn_attrib.facts.prompts import Kind
+from kn_attrib.models.compute import Compute, Engine
+from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.models.shipped import zoo_names, zoo_path
+from kn_attrib.models.validation import validate
+
+ZOO_PREFIX = "zoo:"
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
+LONGEST = 400
+FACTORIES: dict[Kind, Any] = {
+    "masked": AutoModelForMaskedLM,
+    "causal": AutoModelForCausalLM,
+    "encoder-decoder": AutoModelForSeq2SeqLM,
+}
+
+Source = str | Path | tuple[PreTrainedModel, PreTrainedTokenizerBase]
+
+
+def load_model(
+    source: Source,
+    dtype: str = "float32",
+    device: str | None = None,
+    *,
+    ffn_pattern: str | None = None,
+    precision: str = "highest",
+    memory_budget: int | None = None,
+    engine: Engine = "auto",
+) -> NeuronModel:
+    """Load a model as layers of feed-forward neurons, and check that they are what they are taken for.
+
+    Parameters
+    ----------
+    source : ``"zoo:NAME"``, a Hugging Face id, a local folder, or a pair ``(model, tokenizer)``. A pair's model is
+        used as it is when it has the asked dtype and device already, and copied otherwise; it is never changed.
+    dtype : ``"float32"``, ``"float64"``, ``"float16"`` or ``"bfloat16"``.
+    device : a torch device; default CUDA where there is one, else CPU (for a pair: where its model is).
+    ffn_pattern : where the feed-forward output linears are, with ``{i}`` for the layer, e.g.
+        ``"model.layers.{i}.mlp.down_proj"``; default as `ARCHITECTURES` says, or found by name.
+    precision, memory_budget, engine : how the model is run; see `kn_attrib.models.compute.Compute`.
+
+    Raises
+    ------
+    ModelError : the source cannot be found or loaded, has no masked, causal or encoder-decoder language-model head,
+        is a mixture of experts, or fails `kn_attrib.models.validation.validate`.
+    """
+    if dtype not in DTYPES:
+        raise ModelError(unknown("dtype", str(dtype), DTYPES))
+    compute = Compute(engine, memory_budget, precision)
+    if isinstance(source, tuple):
+        return _checked(*_from_pair(*source, dtype=DTYPES[dtype], device=device), ffn_pattern, compute)
+    where = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    name = str(source)
+    path = str(zoo_path(name.removeprefix(ZOO_PREFIX))) if name.startswith(ZOO_PREFIX) else name
+    kind = _kind_of(name, path)
+    tokenizer, model = _read(name, path, kind, DTYPES[dtype])
+    return _checked(model.to(where).eval(), tokenizer, kind, name, ffn_pattern, compute)  # type: ignore[arg-type]
+
+
+def _checked(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    kind: Kind,
+    name: str,
+    ffn_pattern: str | None,
+    compute: Compute,
+) -> NeuronModel:
+    try:
+        loaded = NeuronModel(model, tokenizer, kind, name, ffn_pattern, compute)
+        validate(loaded)
+    # What a model's code and torch raise for a dtype without a kernel, shapes that do not fit, arguments that are not
+    # taken, and token ids beyond the embeddings; anything else is a fault of ours.
+    except (RuntimeError, TypeError, IndexError) as error:
+        dtype = str(model.dtype).removeprefix("torch.")
+        raise ModelError(
+            f"{name!r}: {type(model).__name__} cannot run a short text in {dtype}: {_line(error)}"
+        ) from error
+    return loaded
+
+
+def _read(name: str, path: str, kind: Kind, dtype: torch.dtype) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model, info = FACTORIES[kind].from_pretrained(path, dtype=dtype, output_loading_info=True)
+    # Whatever is wrong with a folder, each library says so with exceptions of its own (tokenizers: a bare Exception).
+    except Exception as error:
+        raise ModelError(f"{name!r} could not be loaded: {_line(error)}") from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"{name!r} could not be loaded: the checkpoint lacks {len(missing)} weights of {type(model).__name__} "
+            f"({', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}), which would be random; expected a "
+            "checkpoint of the whole model with its language-model head."
+        )
+    return tokenizer, model
+
+
+def _from_pair(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype, device: str | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Kind, str]:
+    where = _device(device) if device else model.device
+    kind = _kind_of_class(type(model), model.config)
+    if model.dtype != dtype or model.device != where:
+        model = copy.deepcopy(model).to(dtype=dtype, device=where)  # type: ignore[call-arg]
+    return model, tokenizer, kind, str(model.config.name_or_path or type(model).__name__)
+
+
+def _line(error: Exception) -> str:
+    """An error of another library in one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= LONGEST else text[:LONGEST] + "…"
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was compiled with CUDA
+        raise ModelError(
+            f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); expected 'cpu', or 'cuda', "
+            "'cuda:1', … where there are such devices."
+        ) from error
+    return device
+
+
+def _kind_of(name: str, path: str) -> Kind:
+    try:
+        config: Any = AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        if Path(path).exists():
+            reason = str(error).splitlines()[0]
+            raise ModelError(
+                f"{name!r} could not be loaded: {reason} Expected a folder that save_pretrained of a model and its "
+                "tokenizer wrote."
+            ) from error
+        zoo = [ZOO_PREFIX + n for n in zoo_names()]
+        raise ModelError(
+            f"{unknown('model', name, zoo)} It is neither a zoo model, nor a folder with a config.json, nor a Hugging "
+            f"Face id that could be fetched ({str(error).splitlines()[0]})."
+        ) from error
+    for architecture in config.architectures or ():
+        kind = _kind_of_name(architecture, config)
+        if kind is not None:
+            return kind
+    if config.architectures:
+        raise ModelError(_no_head(f"{name!r} ({', '.join(config.architectures)})"))
+    raise ModelError(f"{name!r}: its config names no architecture; pass (model, tokenizer) instead.")
+
+
+def _kind_of_class(model_class: type[PreTrainedModel], config: Any) -> Kind:
+    """Kind of a class or of one that it is derived from."""
+    for each in model_class.__mro__:
+        kind = _kind_of_name(each.__name__, config)
+        if kind is not None:
+            return kind
+    raise ModelError(_no_head(model_class.__name__))
+
+
+def _kind_of_name(class_name: str, config: Any) -> Kind | None:
+    # First, because BartForConditionalGeneration is also listed among the masked models.
+    if class_name in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values() and config.is_encoder_decoder:
+        return "encoder-decoder"
+    if class_name in MODEL_FOR_MASKED_LM_MAPPING_NAMES.values():
+        return "masked"
+    if class_name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+        return "causal"
+    return None
+
+
+def _no_head(given: str) -> str:
+    return (
+        f"{given} has no masked, causal or encoder-decoder language-model head, so it cannot answer a prompt; expected "
+        "a class such as BertForMaskedLM, GPT2LMHeadModel or T5ForConditionalGeneration."
+    )

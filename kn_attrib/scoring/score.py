@@ -1,0 +1,150 @@
+"""`score`: run one method on facts and check what it returns."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from kn_attrib.errors import MethodError
+from kn_attrib.facts.facts import Fact, FactSet
+from kn_attrib.facts.prompts import Batch, Prompt, by_text, causes, texts_of
+from kn_attrib.models.compute import computing
+from kn_attrib.models.neuron_model import NeuronModel, dtype_name
+from kn_attrib.scoring.neuron_scores import NeuronScores
+from kn_attrib.scoring.registry import make_scorer
+from kn_attrib.scoring.scorer import Attribution, Scorer
+from kn_attrib.store import versions
+
+
+class SkippedPromptWarning(UserWarning):
+    """Some texts of the facts cannot be put to the model and were left out."""
+
+
+def score(
+    model: NeuronModel,
+    fact_or_facts: Fact | Sequence[Fact],
+    method: str | type[Scorer] | Scorer,
+    max_prompts: int = 64,
+    progress: Callable[[int], object] | None = None,
+    keep_tokens: bool = False,
+    contrast: Sequence[Fact] = (),
+) -> NeuronScores:
+    """Score every neuron for every attribution prompt of one or more facts.
+
+    An answer of several tokens is asked for token by token, each given the gold tokens before it (masked models: each
+    at its own mask); a prompt's scores are the mean over them.
+
+    Parameters
+    ----------
+    model : from `load_model`.
+    fact_or_facts : facts whose ``prompts`` are used; texts that the model cannot be asked are left out with a warning.
+    method : a scorer, a scorer class, or text: ``"name"``, ``"name:preset"``, ``"name(param=value)"``.
+    max_prompts : most prompts in one batch.
+    progress : called with the number of prompts done after each batch.
+    keep_tokens : keep the scores of each answer token too, as ``token_values``.
+    contrast : further facts, for methods that compare facts with one another; not scored.
+
+    Returns
+    -------
+    NeuronScores with ``values [prompt, layer, neuron]`` in the order of the facts and their texts.
+
+    Raises
+    ------
+    PromptError : no text of the facts can be used.
+    MethodError : unknown method, or it returned a wrong shape or non-finite scores.
+    """
+    facts = [fact_or_facts] if isinstance(fact_or_facts, Fact) else list(fact_or_facts)
+    encoding = model.encode(facts)
+    if encoding.skipped:
+        warnings.warn(
+            f"{len(encoding.skipped)} of {len(encoding.skipped) + len(encoding.texts)} prompts were left out "
+            f"({', '.join(f'{cause}: {n}' for cause, n in causes(encoding.skipped).items())}); the first: "
+            f"{encoding.skipped[0].reason}",
+            SkippedPromptWarning,
+            stacklevel=2,
+        )
+    scorer = make_scorer(method)
+    provenance: dict[str, object] = {
+        "model": model.name,
+        "model_sha256": model.digest,
+        "dtype": dtype_name(model),
+        "precision": model.execution.settings.precision,
+        "facts_sha256": FactSet(tuple(facts)).digest,
+        "versions": versions(),
+    }
+    others = model.encoder.encode_all(contrast, "prompts").prompts
+    fitted = fit(scorer, model, encoding.prompts, others)
+    return score_prompts(model, encoding.prompts, fitted, max_prompts, progress, provenance, keep_tokens)
+
+
+def score_prompts(
+    model: NeuronModel,
+    prompts: Sequence[Prompt],
+    scorer: Scorer,
+    max_prompts: int = 64,
+    progress: Callable[[int], object] | None = None,
+    provenance: dict[str, object] | None = None,
+    keep_tokens: bool = False,
+) -> NeuronScores:
+    """`score` for queries that are encoded already (a text's side by side, in order), by a scorer that is fitted."""
+    values = torch.empty(
+        len(prompts), model.n_layers, model.n_neurons, dtype=torch.promote_types(model.dtype, torch.float32)
+    )
+    gap, difference = (torch.full(values.shape[:2], torch.nan, dtype=values.dtype) for _ in range(2))
+    for indices, batch in model.batches(prompts, max_prompts):
+        found = checked(scorer, model, batch)
+        values[indices] = found.values.detach().to(values)
+        if found.gap is not None and found.difference is not None:
+            gap[indices] = found.gap.detach().to(gap)
+            difference[indices] = found.difference.detach().to(gap)
+        if progress is not None:
+            progress(len(indices))
+    complete = not bool(gap.isnan().any())
+    texts = texts_of(prompts)
+    return NeuronScores(
+        by_text(values, prompts, mean=True),
+        tuple(t.fact.id for t in texts),
+        tuple(t.fact.relation for t in texts),
+        tuple(t.text for t in texts),
+        scorer.name,
+        scorer.params(),
+        provenance or {},
+        by_text(gap, prompts, mean=True) if complete else None,
+        by_text(difference, prompts, mean=True) if complete else None,
+        tuple(len(t) for t in texts),
+        values if keep_tokens else None,
+    )
+
+
+def fit(scorer: Scorer, model: NeuronModel, prompts: Sequence[Prompt], others: Sequence[Prompt] = ()) -> Scorer:
+    """`Scorer.fit`, computed as the model says."""
+    with computing(model.execution.settings.precision, model.model.get_output_embeddings()):
+        return scorer.fit(model, prompts, others)
+
+
+def checked(scorer: Scorer, model: NeuronModel, batch: Batch) -> Attribution:
+    """What a scorer returns, as an Attribution of the right shape with finite values.
+
+    Raises
+    ------
+    MethodError : it is not; the method is named.
+    """
+    with computing(model.execution.settings.precision, model.model.get_output_embeddings()):
+        result = scorer.score(model, batch)
+    found = result if isinstance(result, Attribution) else Attribution(result)
+    expected = (len(batch), model.n_layers, model.n_neurons)
+    if not isinstance(found.values, Tensor) or tuple(found.values.shape) != expected:
+        shape = tuple(found.values.shape) if isinstance(found.values, Tensor) else type(found.values).__name__
+        raise MethodError(
+            f"method {scorer.name!r} returned {shape}; expected a tensor [prompt, layer, neuron] of shape {expected}."
+        )
+    bad = int((~found.values.isfinite()).sum())
+    if bad:
+        raise MethodError(
+            f"method {scorer.name!r} returned {bad} scores that are not finite (nan or inf) among "
+            f"{found.values.numel()}; a score must be a finite number."
+        )
+    return found

@@ -1,0 +1,51 @@
+"""Methods that go two paths from a baseline: each layer moves alone, and all layers move together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kn_attrib.errors import MethodError, unknown
+from kn_attrib.facts.prompts import Batch
+from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.scoring.scorer import Scorer
+from kn_attrib.techniques.layer_paths import PathObjective, integrate_layers_alone, integrate_layers_together
+
+OBJECTIVES = ("prob", "logprob")
+
+
+@dataclass(frozen=True)
+class TwoPathScorer(Scorer):
+    """Parameters of methods that go both paths, and the two integrals."""
+
+    alone: float = 0.5
+    steps: int = 16
+    layer_steps: int = 8
+    objective: PathObjective = "prob"
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "layer_steps"):
+            if getattr(self, name) < 1:
+                raise MethodError(f"{self.name}: {name} is {getattr(self, name)}; expected at least 1.")
+        if not 0 <= self.alone <= 1:
+            raise MethodError(f"{self.name}: alone is {self.alone}; expected a weight from 0 to 1.")
+        if self.objective not in OBJECTIVES:
+            raise MethodError(f"{self.name}: {unknown('objective', self.objective, OBJECTIVES)}")
+
+    def integrals(self, model: NeuronModel, batch: Batch, baselines: Tensor | None = None) -> Tensor:
+        """The weighted sum of the two paths' integrated gradients, ``[prompt, layer, neuron]``.
+
+        Parameters
+        ----------
+        baselines : where the paths begin, ``[prompt, layer, neuron]``; zero if not given.
+        """
+        parts = []
+        if self.alone > 0:
+            parts.append(self.alone * integrate_layers_alone(model, batch, self.objective, self.layer_steps, baselines))
+        if self.alone < 1:
+            parts.append(
+                (1 - self.alone) * integrate_layers_together(model, batch, self.objective, self.steps, baselines)
+            )
+        return torch.stack(parts).sum(0)

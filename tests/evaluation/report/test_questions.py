@@ -1,0 +1,121 @@
+"""The answers in words follow from the rows: synthetic comparisons whose truth is known."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kn_attrib import Comparison
+from kn_attrib.evaluation import answers
+from kn_attrib.evaluation.report.questions import strongest
+
+RELATIONS, FACTS = 12, 4
+Effects = dict[tuple[str, str, str], float]
+"""(method, neurons, group) -> mean relative change."""
+
+BASE: Effects = {
+    ("good", "method", "target"): -0.6,
+    ("good", "method", "same_object"): -0.5,
+    ("good", "method", "same_subject"): -0.02,
+    ("good", "method", "same_relation"): -0.02,
+    ("good", "method", "other_relation"): 0.0,
+    ("good", "method", "plain_text"): 0.0,
+    ("good", "random", "target"): 0.0,
+    ("poor", "method", "target"): -0.2,
+    ("twin", "method", "target"): -0.598,
+    ("ablation", "method", "target"): -0.5,
+}
+
+
+def synthetic(effects: Effects, ffn: float = -0.7, noise: float = 0.02, seed: int = 0) -> Comparison:
+    rng = np.random.default_rng(seed)
+    rows: list[dict[str, Any]] = []
+
+    def add(fact: str, method: str, selection: str, neurons: str, group: str, mean: float) -> None:
+        for metric in ("relative_change", "delta_logprob"):
+            rows.append(
+                {"fact": fact, "relation": fact[:3], "method": method, "selection": selection, "neurons": neurons,
+                 "n_neurons": 5, "intervention": "suppress", "group": group, "n_prompts": 4, "metric": metric,
+                 "value": mean + rng.normal(0, noise)}
+            )  # fmt: skip
+
+    facts = [f"r{r:02d}:{i}" for r in range(RELATIONS) for i in range(FACTS)]
+    for fact in facts:
+        add(fact, "whole_ffn", "all", "method", "target", ffn)
+        add(fact, "whole_ffn", "layer 0", "method", "target", ffn / 2)
+        add(fact, "whole_ffn", "layer 1", "method", "target", ffn / 4)
+        add(fact, "dropout", "0.1", "random", "target", -0.05)
+        for (method, neurons, group), mean in effects.items():
+            for selection in ("refined", "k=5"):
+                add(fact, method, selection, neurons, group, mean)
+    methods = list(dict.fromkeys(method for method, _, _ in effects))
+    manifest = {"methods": [{"method": m} for m in methods], "settings": {"seed": 0, "interventions": ["suppress"]}}
+    neurons = pd.DataFrame(columns=["method", "selection", "fact", "relation", "layer", "neuron"])
+    return Comparison(pd.DataFrame(rows), pd.DataFrame({"fact": facts, "status": "used"}), neurons, manifest)
+
+
+def test_all_five_questions() -> None:
+    comparison = synthetic(BASE)
+    found = answers(comparison)
+    assert [a.verdict for a in found] == ["mixed", "no", "no", "no", "yes"]
+    method, whose, else_, search, carried = (a.answer for a in found)
+    assert strongest(comparison, "refined") == "good"
+    assert "good costs the answer most: −60." in method
+    assert "(n = 48 facts of 12 relations)" in method
+    assert "2 of 3 other methods suppress less by more than chance" in method
+    assert method.index("ablation (by") < method.index("poor (by")  # the nearest first
+    assert "Not told apart from it: twin" in method
+    assert "mostly neurons of the answer word, not of the fact" in whose
+    assert re.search(r"answer word move by .*which is 8[345] % \[", whose)
+    assert "within ±5% (equivalence p < 0.001, n = 48)" in else_
+    assert "within ±0.05 nats" in else_
+    assert re.search(r"good reaches 1[12]\d % \[", search)
+    assert "exhaustive search of single neurons (no upper bound)" in search
+    assert "−70." in carried
+    assert "Of single layers, layer 0 matters most: −35." in carried
+    assert "A random 10% of all neurons: −5." in carried
+
+
+@pytest.mark.parametrize(
+    ("changes", "question", "verdict", "words"),
+    [
+        ({("twin", "method", "target"): -0.3}, 0, "yes", "3 of 3 other methods"),
+        ({("good", "method", "same_object"): -0.05}, 1, "yes", "belong to the fact more than to any of these"),
+        ({("good", "method", "same_object"): -0.2}, 1, "mixed", "partly neurons of the answer word"),
+        ({("good", "method", "same_relation"): -0.55}, 1, "no", "neurons of the answer word and the relation"),
+        ({("good", "method", "other_relation"): -0.3}, 2, "mixed", "not shown to be within ±5%"),
+        ({("good", "method", "plain_text"): -0.3}, 2, "mixed", "not shown to be within ±0.05 nats"),
+        ({("greedy_ablation", "method", "target"): -0.9}, 3, "yes", "of what greedy direct search suppresses"),
+    ],
+)
+def test_answers_follow_the_rows(changes: Effects, question: int, verdict: str, words: str) -> None:
+    found = answers(synthetic(BASE | changes))[question]
+    assert found.verdict == verdict
+    assert words in found.answer
+
+
+def test_what_is_not_measured_is_not_answered() -> None:
+    alone = synthetic({key: value for key, value in BASE.items() if key[0] == "good"})
+    found = answers(alone)
+    assert found[0].answer == "One method was run; a comparison takes at least two."
+    assert found[3].answer == "Not measured: add greedy_ablation to the methods."
+    few = {("good", "method", "target"): -0.6, ("poor", "method", "target"): -0.2}
+    assert "the subject: no such facts" in answers(synthetic(few))[1].answer
+    assert answers(synthetic(few))[2].verdict == "unknown"
+
+
+def test_no_claim_without_feed_forward_blocks() -> None:
+    found = answers(synthetic(BASE, ffn=-0.1))
+    assert [a.verdict for a in found] == ["unknown"] * 4 + ["no"]
+    assert all(a.answer.startswith("No claim possible: all feed-forward neurons together") for a in found[:4])
+    assert "no neuron claim can be made for this model" in found[4].answer
+
+
+def test_noise_is_not_told_apart() -> None:
+    equal: Effects = {(m, "method", "target"): -0.4 for m in ("a", "b", "c")}
+    wrong = sum(answers(synthetic(equal, noise=0.2, seed=s))[0].verdict != "unknown" for s in range(20))
+    assert wrong <= 3  # 5 % of 20 is one; the chance of four or more is below 2 %
