@@ -113,8 +113,15 @@ def test_wheel_holds_every_file_once_under_kn_attrib(wheel: Path) -> None:
 
 def test_wheel_holds_all_sources_and_data(wheel: Path) -> None:
     expected = {"kn_attrib/py.typed"}
-    for pattern in ("kn_attrib/**/*.py", "methods/**/*.py", "evaluation/**/*.py", "evaluation/records/templates/*",
-                    "evaluation/planted/shipped/*", "kn_attrib/data/world/*.json", "kn_attrib/zoo/models/*/*"):  # fmt: skip
+    for pattern in (
+        "kn_attrib/**/*.py",
+        "methods/**/*.py",
+        "evaluation/**/*.py",
+        "evaluation/records/templates/*",
+        "evaluation/planted/shipped/*",
+        "kn_attrib/data/world/*.json",
+        "kn_attrib/zoo/models/*/*",
+    ):
         found = {str(p.relative_to(ROOT)) for p in ROOT.glob(pattern) if p.is_file()}
         assert found, f"nothing matches {pattern}"
         expected |= {name if name.startswith("kn_attrib/") else f"kn_attrib/{name}" for name in found}
