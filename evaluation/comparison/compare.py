@@ -7,8 +7,7 @@ from pathlib import Path
 
 from kn_attrib.evaluation.comparison.run import ComparisonInterrupted, Run
 from kn_attrib.evaluation.comparison.settings import Settings
-from kn_attrib.evaluation.records.folder import check_folder
-from kn_attrib.evaluation.records.journal import Journal
+from kn_attrib.evaluation.records.folder import open_folder
 from kn_attrib.evaluation.report.comparison import Comparison
 from kn_attrib.evaluation.vocabulary import CONTROLS
 from kn_attrib.facts.facts import Fact
@@ -55,6 +54,7 @@ def compare(
     plain_text: Sequence[str] | None = None,
     curves: bool = False,
     folder: str | Path | None = None,
+    overwrite: bool = False,
     progress: bool = True,
 ) -> Comparison:
     """Compare attribution methods on suppression and amplification, against control groups and control neurons.
@@ -92,6 +92,7 @@ def compare(
     curves : measure deletion and insertion curves too (see `curves`), for methods that score neurons.
     folder : where finished work is kept as the run goes on, and the comparison is saved in the end. Killed at any
         moment, the same call with the same folder goes on and gives the same rows.
+    overwrite : start anew, whatever the folder holds.
     progress : show progress bars.
 
     Returns
@@ -113,7 +114,7 @@ def compare(
     )  # fmt: skip
     settings.check(model)
     asked = labelled([make_method(method) for method in methods])
-    journal = Journal(None if folder is None else check_folder(Path(folder), overwrite=False))
+    journal = open_folder(folder, overwrite)
     run = Run(model, load_facts(facts), asked, settings, progress, journal)
     if journal.folder is None:
         return run.execute()

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pandas as pd
-from tqdm.auto import tqdm
 
 from kn_attrib.evaluation.comparison.agreement import agreement
 from kn_attrib.evaluation.comparison.control_facts import group_prompts
@@ -24,14 +22,14 @@ from kn_attrib.evaluation.measure.known_facts import USED, Candidate, Selection,
 from kn_attrib.evaluation.measure.outcomes import Evaluator
 from kn_attrib.evaluation.measure.plain_text import given_sentences, plain_texts, sentences_of
 from kn_attrib.evaluation.records.journal import Entry, Journal
-from kn_attrib.evaluation.records.provenance import manifest_of
+from kn_attrib.evaluation.records.progress import progress_bar
+from kn_attrib.evaluation.records.provenance import identity_of, manifest_of
 from kn_attrib.evaluation.report.comparison import Comparison
 from kn_attrib.facts.facts import FactSet
 from kn_attrib.facts.prompts import Prompt, Text, causes
-from kn_attrib.models.neuron_model import NeuronModel, dtype_name
+from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.scoring.method_specs import Method
 from kn_attrib.scoring.score import checked, fit
-from kn_attrib.store import versions
 
 SCORED_AT_ONCE, MEASURED_AT_ONCE = 64, 17
 """Facts of one unit of work: of scoring (more where a relation has more), and of interventions."""
@@ -83,13 +81,8 @@ class Run:
 
     def _identity(self) -> dict[str, Any]:
         """What the results depend on."""
-        return {
-            "model": [self.model.digest, dtype_name(self.model), str(self.model.device)],
-            "facts": self.facts.digest,
-            "settings": asdict(self.settings),
-            "methods": {label: [m.scorer.name, m.scorer.params(), str(m.units)] for label, m in self.asked.items()},
-            "versions": versions(),
-        }
+        methods = {label: [m.scorer.name, m.scorer.params(), str(m.units)] for label, m in self.asked.items()}
+        return identity_of(self.model, self.facts, asdict(self.settings), methods)
 
     def _evaluator(self) -> Evaluator:
         return Evaluator(self.model, self.settings.max_rows, self.settings.normalised)
@@ -114,15 +107,9 @@ class Run:
                 queries += [query for text in c.prompts for query in text.queries]
         return queries
 
-    @contextmanager
-    def _bar(self, what: str, total: int | None) -> Iterator[Callable[[int], object]]:
-        # disable=None: bars only where somebody can see them.
-        with tqdm(desc=what, total=total, disable=None if self.progress else True, leave=False) as bar:
-            yield bar.update
-
     def _select(self) -> Selection:
         s = self.settings
-        with self._bar("asking the model for all facts", None) as update:
+        with progress_bar("asking the model for all facts", None, self.progress) as update:
             selection = select_facts(
                 self.model, self.facts, limit=s.limit, max_prompts=s.max_prompts,
                 known_share=s.known_share, keep=s.keep, max_rows=s.max_rows, progress=update,
@@ -136,7 +123,9 @@ class Run:
         for number, (label, method) in enumerate(self.asked.items()):
             own = views.of(method.units)
             found = []
-            with self._bar(f"{label}: scoring prompts", sum(len(view.queries) for view in own)) as update:
+            with progress_bar(
+                f"{label}: scoring prompts", sum(len(view.queries) for view in own), self.progress
+            ) as update:
                 for p, view in enumerate(own):
                     others = [query for other in own if other is not view for query in other.queries]
                     fitted = FittedScorer(method.scorer, view, [*others, *views.contrast])
@@ -153,7 +142,9 @@ class Run:
         plain = self._plain_text(views.selection)
         todo = chunks(views.selection.targets, MEASURED_AT_ONCE)
         interventions: dict[int, Interventions] = {}
-        with self._bar("intervening: methods x chunks of facts", len(todo) * len(self.asked)) as update:
+        with progress_bar(
+            "intervening: methods x chunks of facts", len(todo) * len(self.asked), self.progress
+        ) as update:
             for number, targets in enumerate(todo):
 
                 def work(targets: tuple[Candidate, ...] = targets) -> Entry:

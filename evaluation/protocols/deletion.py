@@ -2,55 +2,46 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
+from torch import Tensor
 
 from kn_attrib.errors import ConfigError
-from kn_attrib.evaluation.experiment import scorers_of
-from kn_attrib.evaluation.measure.known_facts import Candidate, Selection, select_facts
+from kn_attrib.evaluation.experiment import Experiment, ExperimentSettings, Facts, Methods, Option, Rows
+from kn_attrib.evaluation.measure.known_facts import Candidate
 from kn_attrib.evaluation.measure.perplexity import perplexity
 from kn_attrib.evaluation.measure.plain_text import sentences_of
 from kn_attrib.evaluation.protocols.rankings import share_of, top_of_layers
 from kn_attrib.evaluation.protocols.result import ProtocolResult
-from kn_attrib.evaluation.records.provenance import jsonable, manifest_of, methods_of
-from kn_attrib.facts.facts import Fact, FactSet
-from kn_attrib.facts.loading import load_facts
 from kn_attrib.facts.prompts import Text, by_text
 from kn_attrib.interventions.activations import suppress
-from kn_attrib.models.cost import spending
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.randomness import numpy_generator
-from kn_attrib.scoring.neuron_scores import NeuronScores
-from kn_attrib.scoring.score import fit, score_prompts
-from kn_attrib.scoring.scorer import Scorer
 
 METHODS = ("hard_concrete", "slimming", "ablation", "integrated_gradients", "activation_norm", "activation", "random")
-COLUMNS = ("method", "ratio", "group", "metric")
 GROUPS = ("self", "held_out", "negative")
-ROWS = 256
+ROWS_AT_ONCE = 256
 FACTS_AT_ONCE = 16
 """Facts that are scored together."""
 
 
 @dataclass(frozen=True)
-class DeletionSettings:
+class DeletionSettings(ExperimentSettings):
     """Settings of DEL; see `run_deletion`."""
 
-    ratios: tuple[float, ...] = (0.001, 0.005)
-    negatives: int = 100
+    ratios: Annotated[tuple[float, ...], Option("Shares of each layer's neurons to drop, by commas.", "ratio")] = (
+        0.001,
+        0.005,
+    )
+    negatives: Annotated[int, Option("Most other memorised facts.", least=0)] = 100
+    text: Annotated[tuple[str, ...] | None, Option("Plain text for perplexity, a sentence a line.")] = None
     sentences: int = 50
-    first_layer: int = 0
-    limit: int | None = 34
-    max_prompts: int | None = None
-    known_share: float = 0.5
-    seed: int = 0
+    first_layer: Annotated[int, Option("Layers below it lose nothing.", least=0)] = 0
 
     def check(self, model: NeuronModel) -> None:
         """Raise ConfigError on a setting that is out of range for the model."""
@@ -88,7 +79,7 @@ def recalled(model: NeuronModel, texts: Sequence[Text]) -> Recalled:
     """
     queries = [query for text in texts for query in text.queries]
     hits, logprobs = (torch.zeros(len(queries), dtype=torch.float64) for _ in range(2))
-    for indices, batch in model.batches(queries, ROWS):
+    for indices, batch in model.batches(queries, ROWS_AT_ONCE):
         answers = model.answers(batch)
         hits[indices] = (answers.rank == 1).cpu().double()
         logprobs[indices] = answers.logprob.cpu().double()
@@ -98,8 +89,8 @@ def recalled(model: NeuronModel, texts: Sequence[Text]) -> Recalled:
 
 def run_deletion(
     model: NeuronModel,
-    facts: str | Path | Sequence[Fact],
-    methods: Sequence[str | type[Scorer] | Scorer] = METHODS,
+    facts: Facts,
+    methods: Methods = METHODS,
     *,
     ratios: Sequence[float] = (0.001, 0.005),
     negatives: int = 100,
@@ -110,6 +101,8 @@ def run_deletion(
     max_prompts: int | None = None,
     known_share: float = 0.5,
     seed: int = 0,
+    folder: str | Path | None = None,
+    overwrite: bool = False,
     progress: bool = True,
 ) -> ProtocolResult:
     """DEL: drop the top share of *each layer's* neurons, at every token, and see what is forgotten.
@@ -122,19 +115,16 @@ def run_deletion(
     Parameters
     ----------
     model : from `load_model`; its weights are not touched.
-    facts : anything `load_facts` reads; those that the model does not know are left out.
-    methods : names, ``"name:preset"``, ``"name(param=value)"``, classes or scorers; keep ``"random"`` among them.
+    facts, folder, overwrite, progress : as in `Experiment`; facts that the model does not know are left out.
+    methods : as in `Experiment`; keep ``"random"`` among them.
     ratios : shares of a layer's neurons to drop, at least one neuron of each layer.
     negatives : most other memorised facts.
     text : plain text, a sentence each; default: held-out sentences of other known facts with their answers, which is
         the language of the shipped models. Real models should be given text of their own. Encoder-decoders have none.
     sentences : most sentences of the default text; 0 for no perplexity.
     first_layer : layers below it lose nothing. The authors' code begins with layer 1; default: all.
-    limit : most facts, taken from the relations in turn.
-    max_prompts : most attribution prompts per fact.
-    known_share : a fact is memorised if its answer is on top in at least this share of its prompts.
+    limit, max_prompts, known_share : as in `ExperimentSettings`; a fact is memorised if it is known.
     seed : of negatives, sentences and bootstrap.
-    progress : show a progress bar.
 
     Returns
     -------
@@ -151,77 +141,101 @@ def run_deletion(
     Chang, Thomason, Jia 2024, arXiv 2311.09060 (DEL).
     """
     settings = DeletionSettings(
-        tuple(ratios), negatives, sentences, first_layer, limit, max_prompts, known_share, seed
-    )  # fmt: skip
-    settings.check(model)
-    run = _Run(model, load_facts(facts), scorers_of(methods), settings, text)
-    return run.execute(progress)
+        limit=limit,
+        max_prompts=max_prompts,
+        known_share=known_share,
+        seed=seed,
+        ratios=tuple(ratios),
+        negatives=negatives,
+        text=None if text is None else tuple(text),
+        sentences=sentences,
+        first_layer=first_layer,
+    )
+    return DeletionProtocol(model, facts, methods, settings, folder, overwrite, progress).run()
 
 
-@dataclass
-class _Run:
-    """One run of DEL in progress."""
+Measured = dict[tuple[str, str], float]
+"""(Group, metric) -> value."""
 
-    model: NeuronModel
-    facts: FactSet
-    scorers: dict[str, Scorer]
-    settings: DeletionSettings
-    text: Sequence[str] | None
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    neurons: list[dict[str, Any]] = field(default_factory=list)
-    cost: dict[str, dict[str, float]] = field(default_factory=dict)
-    sentences: list[str] = field(default_factory=list)
 
-    def execute(self, progress: bool) -> ProtocolResult:
-        started, s = time.perf_counter(), self.settings
-        selection = select_facts(
-            self.model, self.facts, limit=s.limit, max_prompts=s.max_prompts, known_share=s.known_share
+class Case(NamedTuple):
+    """A method, and facts that it scores together."""
+
+    method: str
+    facts: tuple[Candidate, ...]
+
+
+class DeletionProtocol(Experiment[DeletionSettings, Case, ProtocolResult]):
+    """DEL on the facts of one model; see `run_deletion`."""
+
+    name = "del"
+    columns = ("method", "ratio", "group", "metric")
+
+    def units(self) -> list[Case]:
+        """Every method with some facts at a time."""
+        targets = self.selection.targets
+        if not targets:
+            raise self.selection.no_facts(f"{self.model.name} has no fact that it has memorised")
+        self.sentences = self._sentences()
+        self._before: dict[str, Measured] = {}
+        starts = range(0, len(targets), FACTS_AT_ONCE)
+        return [Case(m, targets[start : start + FACTS_AT_ONCE]) for m in self.scorers for start in starts]
+
+    def measure(self, unit: Case) -> Rows:
+        """Score the facts, fitted on all targets as `compare` does, and drop each one's neurons."""
+        method, facts = unit
+        queries, others = (
+            [query for c in some for text in c.prompts for query in text.queries]
+            for some in (facts, [c for c in self.selection.targets if c not in facts])
         )
-        if not selection.targets:
-            raise selection.no_facts(f"{self.model.name} has no fact that it has memorised")
-        self.sentences = self._sentences(selection)
-        texts = {c.fact.id: self._texts(c, selection) for c in selection.targets}
-        before = {fact: self._measured(groups) for fact, groups in texts.items()}
-        total = len(self.scorers) * len(selection.targets)
-        with tqdm(desc="DEL", total=total, disable=None if progress else True, leave=False) as bar:
-            for label, scorer in self.scorers.items():
-                for candidate, scores in self._scored(label, scorer, selection):
-                    self._delete(candidate, label, scores, texts[candidate.fact.id], before[candidate.fact.id])
-                    bar.update()
-        rows = pd.DataFrame(self.rows, columns=["fact", "relation", *COLUMNS, "n_neurons", "value"])
-        return ProtocolResult(rows, selection.to_frame(), pd.DataFrame(self.neurons), self._manifest(started))
+        scores = self.score(method, queries, others)
+        rows: Rows = {"rows": [], "neurons": []}
+        for own in facts:
+            mean = scores.for_fact(own.fact.id).values.double().mean(0)  # noqa: PD011  # a tensor
+            self._delete(own, method, mean, rows)
+        return rows
 
-    def _scored(self, label: str, scorer: Scorer, selection: Selection) -> Iterator[tuple[Candidate, NeuronScores]]:
-        """Each target with its scores; fitted on all targets at once, as `compare` does."""
-        for start in range(0, len(selection.targets), FACTS_AT_ONCE):
-            some = selection.targets[start : start + FACTS_AT_ONCE]
-            queries = [query for c in some for text in c.prompts for query in text.queries]
-            others = [query for c in selection.targets if c not in some for text in c.prompts for query in text.queries]
-            with spending(self.model.execution.cost, self.cost.get(label)) as self.cost[label]:
-                scores = score_prompts(self.model, queries, fit(scorer, self.model, queries, others))
-            for c in some:
-                yield c, scores.for_fact(c.fact.id)
+    def _delete(self, own: Candidate, method: str, mean: Tensor, rows: Rows) -> None:
+        texts = self._texts(own)
+        if own.fact.id not in self._before:
+            self._before[own.fact.id] = self._measured(texts)
+        before = self._before[own.fact.id]
+        for ratio in self.settings.ratios:
+            dropped = top_of_layers(mean, ratio, self.settings.first_layer)
+            with suppress(self.model, dropped, positions="all"):
+                after = self._measured(texts)
+            common = {"fact": own.fact.id, "relation": own.fact.relation, "method": method, "ratio": ratio}
+            rows["neurons"] += [common | {"layer": n.layer, "neuron": n.index} for n in dropped]
+            for (group, metric), value in after.items():
+                first = before[group, metric]
+                numbers = {"before": first, "after": value, "change": value - first}
+                if metric == "perplexity":
+                    numbers["ratio"] = value / first
+                rows["rows"] += [
+                    common | {"group": group, "metric": f"{metric}_{name}", "n_neurons": len(dropped), "value": number}
+                    for name, number in numbers.items()
+                ]
 
-    def _texts(self, own: Candidate, selection: Selection) -> dict[str, tuple[Text, ...]]:
+    def _texts(self, own: Candidate) -> dict[str, tuple[Text, ...]]:
         """Texts of each group; a group may be empty."""
-        pool = [c for c in selection.pool if c.fact.id != own.fact.id]
+        pool = [c for c in self.selection.pool if c.fact.id != own.fact.id]
         order = numpy_generator(self.settings.seed, "negative", own.fact.id).permutation(len(pool))
         negative = tuple(pool[int(i)].prompts[0] for i in order[: self.settings.negatives])
         return {"self": own.prompts, "held_out": own.held_out, "negative": negative}
 
-    def _sentences(self, selection: Selection) -> list[str]:
+    def _sentences(self) -> list[str]:
         """What perplexity is of."""
-        if self.text is not None:
-            return list(self.text)
-        # Not the targets' own: forgetting these is what is asked for.
-        others = [c for c in selection.candidates if c.status == "limit"] or selection.targets
+        if self.settings.text is not None:
+            return list(self.settings.text)
         if self.model.kind == "encoder-decoder":
             return []
+        # Not the targets' own: forgetting these is what is asked for.
+        others = [c for c in self.selection.candidates if c.status == "limit"] or self.selection.targets
         return [sentence for sentence, _ in sentences_of(others, self.settings.seed, self.settings.sentences)]
 
-    def _measured(self, texts: dict[str, tuple[Text, ...]]) -> dict[tuple[str, str], float]:
-        """(group, metric) -> value, as the model now is."""
-        found: dict[tuple[str, str], float] = {}
+    def _measured(self, texts: dict[str, tuple[Text, ...]]) -> Measured:
+        """All groups and metrics, as the model now is."""
+        found: Measured = {}
         for group in GROUPS:
             if texts[group]:
                 result = recalled(self.model, texts[group])
@@ -230,30 +244,11 @@ class _Run:
             found["text", "perplexity"] = perplexity(self.model, self.sentences)
         return found
 
-    def _delete(
-        self, own: Candidate, method: str, scores: NeuronScores, texts: dict[str, tuple[Text, ...]],
-        before: dict[tuple[str, str], float],
-    ) -> None:  # fmt: skip
-        mean = scores.values.double().mean(0)  # noqa: PD011  # a tensor
-        for ratio in self.settings.ratios:
-            dropped = top_of_layers(mean, ratio, self.settings.first_layer)
-            with suppress(self.model, dropped, positions="all"):
-                after = self._measured(texts)
-            common = {"fact": own.fact.id, "relation": own.fact.relation, "method": method, "ratio": ratio}
-            self.neurons += [common | {"layer": n.layer, "neuron": n.index} for n in dropped]
-            for (group, metric), value in after.items():
-                first = before[group, metric]
-                numbers = {"before": first, "after": value, "change": value - first}
-                if metric == "perplexity":
-                    numbers["ratio"] = value / first
-                self.rows += [
-                    common | {"group": group, "metric": f"{metric}_{name}", "n_neurons": len(dropped), "value": number}
-                    for name, number in numbers.items()
-                ]
+    def further(self, rows: Rows) -> dict[str, Any]:
+        """The sentences that perplexity is of."""
+        return {"protocol": self.name, "sentences": self.sentences}
 
-    def _manifest(self, started: float) -> dict[str, Any]:
-        return manifest_of(
-            self.model, self.facts, started, protocol="del", columns=list(COLUMNS),
-            settings=jsonable(asdict(self.settings)), sentences=self.sentences,
-            methods=methods_of(self.scorers, self.cost),
-        )  # fmt: skip
+    def result(self, rows: Rows, manifest: dict[str, Any]) -> ProtocolResult:
+        """Rows, facts, and the neurons that were dropped."""
+        frame = self.rows_frame(rows, "n_neurons")
+        return ProtocolResult(frame, self.selection.to_frame(), pd.DataFrame(rows["neurons"]), manifest)

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pandas as pd
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from kn_attrib.errors import ConfigError, unknown
-from kn_attrib.evaluation.experiment import scorers_of
-from kn_attrib.evaluation.measure.known_facts import Candidate, Selection, select_facts
+from kn_attrib.evaluation.experiment import Experiment, ExperimentSettings, Facts, Methods, Option, Rows
+from kn_attrib.evaluation.measure.known_facts import Candidate
 from kn_attrib.evaluation.protocols.finetune import Injection, inject
 from kn_attrib.evaluation.protocols.rankings import recall, share_of, top_of_layers, top_of_model
 from kn_attrib.evaluation.protocols.result import ProtocolResult
-from kn_attrib.evaluation.records.provenance import jsonable, manifest_of, methods_of
 from kn_attrib.facts.facts import Fact, FactSet
-from kn_attrib.facts.loading import load_facts
 from kn_attrib.facts.prompts import Prompt
 from kn_attrib.interventions.value_vectors import write_values
-from kn_attrib.models.cost import spending
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.neurons import Neuron, NeuronSet
 from kn_attrib.randomness import numpy_generator
-from kn_attrib.scoring.score import fit, score_prompts
-from kn_attrib.scoring.scorer import Scorer
 
 Information = Literal["counterfactual", "unknown"]
 METHODS = ("hard_concrete", "slimming", "ablation", "integrated_gradients", "activation_norm", "activation", "random")
@@ -39,33 +32,30 @@ WANTED: dict[Information, str] = {
     "counterfactual": "for counterfactual information (one it knows, whose relation has another answer)",
     "unknown": "for unknown information (one whose answer it does not know)",
 }
-COLUMNS = ("method", "ratio", "k", "scope", "truth", "metric")
 
 
 @dataclass(frozen=True)
-class InjectionSettings:
+class InjectionSettings(ExperimentSettings):
     """Settings of INJ; see `run_injection`."""
 
-    ratios: tuple[float, ...] = (0.01,)
+    ratios: Annotated[tuple[float, ...], Option("Shares of all neurons to inject into, by commas.", "ratio")] = (0.01,)
     shares: tuple[float, ...] = ()
-    information: Information = "counterfactual"
-    loss: float = 0.05
-    steps: int = 200
-    rate: float = 0.05
-    limit: int | None = 34
-    max_prompts: int | None = None
-    known_share: float = 0.5
+    information: Annotated[
+        Information, Option("counterfactual (known subjects get another answer) or unknown (facts as they are).")
+    ] = "counterfactual"
+    loss: Annotated[float, Option("Fine-tune until the mean −log p is below this.")] = 0.05
+    steps: Annotated[int, Option("Most steps of fine-tuning.")] = 200
+    rate: Annotated[float, Option("Its learning rate.")] = 0.05
     contrast_facts: int = 8
-    seed: int = 0
 
-    def check(self) -> None:
+    def check(self, model: NeuronModel) -> None:
         """Raise ConfigError on a setting that is out of range."""
         for share in (*self.ratios, *self.shares):
             share_of(1, share)
         if not self.ratios:
             raise ConfigError("ratios is empty; expected at least one share of the neurons, such as 0.01.")
-        if self.information not in ("counterfactual", "unknown"):
-            raise ConfigError(unknown("information", self.information, ("counterfactual", "unknown")))
+        if self.information not in WANTED:
+            raise ConfigError(unknown("information", self.information, WANTED))
         for name in ("loss", "steps", "rate"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected a positive number.")
@@ -77,8 +67,8 @@ class InjectionSettings:
 
 def run_injection(
     model: NeuronModel,
-    facts: str | Path | Sequence[Fact],
-    methods: Sequence[str | type[Scorer] | Scorer] = METHODS,
+    facts: Facts,
+    methods: Methods = METHODS,
     *,
     ratios: Sequence[float] = (0.01,),
     shares: Sequence[float] = (),
@@ -91,6 +81,8 @@ def run_injection(
     known_share: float = 0.5,
     contrast_facts: int = 8,
     seed: int = 0,
+    folder: str | Path | None = None,
+    overwrite: bool = False,
     progress: bool = True,
 ) -> ProtocolResult:
     """INJ: inject each fact into a random share of all value vectors, then ask every method where it is.
@@ -103,25 +95,22 @@ def run_injection(
     Parameters
     ----------
     model : from `load_model`; its weights are changed while a fact is injected, and put back bit for bit.
-    facts : anything `load_facts` reads.
-    methods : names, ``"name:preset"``, ``"name(param=value)"``, classes or scorers.
+    facts, methods, folder, overwrite, progress : as in `Experiment`.
     ratios : shares of the model's neurons to inject into, at least one neuron each.
     shares : the k of recall@k; default 1, 2, 5 %, and below a ratio of 1 % also 0.1, 0.2, 0.5 %.
     information : ``"counterfactual"`` (a known fact's subject gets another answer of its relation) or ``"unknown"``
         (facts that the model does not know, as they are).
     loss, steps, rate : fine-tuning; see `inject`.
-    limit : most facts, taken from the relations in turn.
+    limit, known_share : as in `ExperimentSettings`.
     max_prompts : most prompts per fact, for injecting and for scoring alike.
-    known_share : a fact is known if its answer is on top in at least this share of its prompts.
     contrast_facts : other facts of the relation, for methods that compare facts with one another.
     seed : of new answers, neurons and bootstrap.
-    progress : show a progress bar.
 
     Returns
     -------
     ProtocolResult with rows ``(fact, relation, method, ratio, k, scope, truth, metric, value)``; ``truth`` is ``"all"``
     neurons that could be changed (the paper's), the ``"changed"`` ones, or the ``"speaking"`` ones (see
-        `kn_attrib.evaluation.protocols.finetune.Injection`).
+    `kn_attrib.evaluation.protocols.finetune.Injection`).
 
     Raises
     ------
@@ -134,124 +123,143 @@ def run_injection(
     Chang, Thomason, Jia 2024, arXiv 2311.09060 (INJ).
     """
     settings = InjectionSettings(
-        tuple(ratios), tuple(shares), information, loss, steps, rate, limit, max_prompts, known_share, contrast_facts,
-        seed,
-    )  # fmt: skip
-    settings.check()
-    run = _Run(model, load_facts(facts), scorers_of(methods), settings)
-    return run.execute(progress)
+        limit=limit,
+        max_prompts=max_prompts,
+        known_share=known_share,
+        seed=seed,
+        ratios=tuple(ratios),
+        shares=tuple(shares),
+        information=information,
+        loss=loss,
+        steps=steps,
+        rate=rate,
+        contrast_facts=contrast_facts,
+    )
+    return InjectionProtocol(model, facts, methods, settings, folder, overwrite, progress).run()
 
 
-@dataclass
-class _Run:
-    """One run of INJ in progress."""
+class Case(NamedTuple):
+    """A new fact, and the share of all neurons that it is injected into."""
 
-    model: NeuronModel
-    facts: FactSet
-    scorers: dict[str, Scorer]
-    settings: InjectionSettings
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    records: list[dict[str, Any]] = field(default_factory=list)
-    neurons: list[dict[str, Any]] = field(default_factory=list)
-    cost: dict[str, dict[str, float]] = field(default_factory=dict)
+    fact: Fact
+    ratio: float
 
-    def execute(self, progress: bool) -> ProtocolResult:
-        started, s = time.perf_counter(), self.settings
-        selection = select_facts(
-            self.model, self.facts, limit=s.limit, max_prompts=s.max_prompts, known_share=s.known_share
-        )
-        chosen = self._chosen(selection)
-        if not chosen:
-            raise selection.no_facts(f"{self.model.name} has no fact {WANTED[s.information]}")
-        plan = [(fact, ratio) for fact in chosen for ratio in s.ratios]
-        for fact, ratio in tqdm(plan, desc="INJ", disable=None if progress else True, leave=False):
-            self._fact(fact, ratio, selection)
-        frame = selection.to_frame().drop(columns=["p_prompts", "p_held_out", "prompts"])
-        facts = frame.merge(pd.DataFrame(self.records), on="fact", how="left")
-        rows = pd.DataFrame(
-            self.rows, columns=["fact", "relation", *COLUMNS, "n_predicted", "n_truth", "chance", "value"]
-        )
-        return ProtocolResult(rows, facts, pd.DataFrame(self.neurons), self._manifest(started))
 
-    def _chosen(self, selection: Selection) -> list[Fact]:
+class InjectionProtocol(Experiment[InjectionSettings, Case, ProtocolResult]):
+    """INJ on the facts of one model; see `run_injection`."""
+
+    name = "inj"
+    columns = ("method", "ratio", "k", "scope", "truth", "metric")
+
+    def units(self) -> list[Case]:
+        """Every new fact at every ratio."""
+        facts = self._new_facts()
+        if not facts:
+            raise self.selection.no_facts(f"{self.model.name} has no fact {WANTED[self.settings.information]}")
+        return [Case(fact, ratio) for fact in facts for ratio in self.settings.ratios]
+
+    def _new_facts(self) -> list[Fact]:
         """New facts, each with the subject and the texts of an old one."""
         s = self.settings
         if s.information == "counterfactual":
-            new = [self._counterfactual(c, selection.pool) for c in selection.targets]
+            new = [self._counterfactual(c) for c in self.selection.targets]
             return [fact for fact in new if fact is not None]
-        found = FactSet(tuple(c.fact for c in selection.candidates if c.status == "unknown"))
+        found = FactSet(tuple(c.fact for c in self.selection.candidates if c.status == "unknown"))
         return list(found.spread(s.limit) if s.limit and found else found)
 
-    def _counterfactual(self, own: Candidate, others: Sequence[Candidate]) -> Fact | None:
+    def _counterfactual(self, own: Candidate) -> Fact | None:
         right = {own.fact.answer, *own.fact.alternatives}
-        answers = sorted({c.fact.answer for c in others if c.fact.relation == own.fact.relation} - right)
+        related = [c.fact.answer for c in self.selection.pool if c.fact.relation == own.fact.relation]
+        answers = sorted(set(related) - right)
         if not answers:
             return None
-        drawn = answers[int(numpy_generator(self.settings.seed, "answer", own.fact.id).integers(len(answers)))]
-        return replace(own.fact, answer=drawn, alternatives=())
+        drawn = numpy_generator(self.settings.seed, "answer", own.fact.id).integers(len(answers))
+        return replace(own.fact, answer=answers[int(drawn)], alternatives=())
 
-    def _truth(self, fact: Fact, ratio: float) -> NeuronSet:
-        """A random share of all neurons of the model."""
-        total = self.model.n_layers * self.model.n_neurons
-        order = numpy_generator(self.settings.seed, "inject", fact.id, ratio).permutation(total)
-        return NeuronSet(Neuron(*divmod(int(i), self.model.n_neurons)) for i in order[: share_of(total, ratio)])
-
-    def _fact(self, fact: Fact, ratio: float, selection: Selection) -> None:
-        s = self.settings
+    def measure(self, unit: Case) -> Rows:
+        """Inject, and where that has worked ask every method for the neurons."""
+        fact, s = unit.fact, self.settings
         texts = self.model.encode(fact).texts[: s.max_prompts]
         prompts = [query for text in texts for query in text.queries]
-        done = inject(self.model, prompts, self._truth(fact, ratio), s.loss, s.steps, s.rate)
-        reached = done.loss < s.loss
-        self.records.append(
-            {"fact": fact.id, "ratio": ratio, "new_answer": fact.answer, "prompts": len(texts), "reached": reached,
-             "loss_before": done.loss_before, "loss": done.loss, "steps": done.steps, "n_truth": len(done.neurons),
-             "n_changed": len(done.changed),
-             "n_speaking": len(done.speaking)}
-        )  # fmt: skip
-        changed, speaking = set(done.changed), set(done.speaking)
-        self.neurons += [
-            {
-                "fact": fact.id,
-                "ratio": ratio,
-                "layer": n.layer,
-                "neuron": n.index,
-                "changed": n in changed,
-                "speaking": n in speaking,
-            }
-            for n in done.neurons
-        ]
-        if not reached:
-            return
-        contrast = self._contrast(fact, selection)
-        with write_values(self.model, done.neurons, done.vectors):
-            for label, scorer in self.scorers.items():
-                with spending(self.model.execution.cost, self.cost.get(label)) as self.cost[label]:
-                    fitted = fit(scorer, self.model, prompts, contrast)
-                    scores = score_prompts(self.model, prompts, fitted)
-                self._recalls(fact, label, ratio, scores.values.double().mean(0), done)  # noqa: PD011  # a tensor
+        done = inject(self.model, prompts, self._truth(unit), s.loss, s.steps, s.rate)
+        rows: Rows = {"rows": [], "facts": [self._record(unit, len(texts), done)], "neurons": _neurons(unit, done)}
+        if done.loss < s.loss:
+            others = self._contrast(fact)
+            with write_values(self.model, done.neurons, done.vectors):
+                for method in self.scorers:
+                    values = self.score(method, prompts, others).values.double().mean(0)  # noqa: PD011  # a tensor
+                    rows["rows"] += self._recalls(unit, method, values, done)
+        return rows
 
-    def _contrast(self, fact: Fact, selection: Selection) -> list[Prompt]:
+    def _truth(self, unit: Case) -> NeuronSet:
+        """A random share of all neurons of the model."""
+        total = self.model.n_layers * self.model.n_neurons
+        order = numpy_generator(self.settings.seed, "inject", unit.fact.id, unit.ratio).permutation(total)
+        chosen = order[: share_of(total, unit.ratio)]
+        return NeuronSet(Neuron(*divmod(int(i), self.model.n_neurons)) for i in chosen)
+
+    def _record(self, unit: Case, n_prompts: int, done: Injection) -> dict[str, Any]:
+        return {
+            "fact": unit.fact.id,
+            "ratio": unit.ratio,
+            "new_answer": unit.fact.answer,
+            "prompts": n_prompts,
+            "reached": done.loss < self.settings.loss,
+            "loss_before": done.loss_before,
+            "loss": done.loss,
+            "steps": done.steps,
+            "n_truth": len(done.neurons),
+            "n_changed": len(done.changed),
+            "n_speaking": len(done.speaking),
+        }
+
+    def _contrast(self, fact: Fact) -> list[Prompt]:
         """Queries of other known facts, those of the relation first."""
-        pool = sorted(selection.pool, key=lambda c: c.fact.relation != fact.relation)
+        pool = sorted(self.selection.pool, key=lambda c: c.fact.relation != fact.relation)
         others = [c for c in pool if c.fact.subject != fact.subject][: self.settings.contrast_facts]
         return [query for c in others for text in c.prompts for query in text.queries]
 
-    def _recalls(self, fact: Fact, method: str, ratio: float, values: Tensor, done: Injection) -> None:
+    def _recalls(self, unit: Case, method: str, values: Tensor, done: Injection) -> list[dict[str, Any]]:
         truths = {"all": done.neurons, "changed": done.changed, "speaking": done.speaking}
-        for k in self.settings.shares_of(ratio):
+        rows = []
+        for k in self.settings.shares_of(unit.ratio):
             for scope, predicted in (("layer", top_of_layers(values, k)), ("model", top_of_model(values, k))):
-                for name, truth in truths.items():
-                    self.rows.append(
-                        {"fact": fact.id, "relation": fact.relation, "method": method, "ratio": ratio, "k": k,
-                         "scope": scope, "truth": name, "n_predicted": len(predicted), "n_truth": len(truth),
-                         "chance": len(predicted) / values.numel(), "metric": "recall",
-                         "value": recall(predicted, truth)}
-                    )  # fmt: skip
+                common = {"fact": unit.fact.id, "relation": unit.fact.relation, "method": method, "ratio": unit.ratio}
+                common |= {"k": k, "scope": scope, "n_predicted": len(predicted), "metric": "recall"}
+                common["chance"] = len(predicted) / values.numel()
+                rows += [
+                    common | {"truth": name, "n_truth": len(truth), "value": recall(predicted, truth)}
+                    for name, truth in truths.items()
+                ]
+        return rows
 
-    def _manifest(self, started: float) -> dict[str, Any]:
-        tried = {r: [e["reached"] for e in self.records if e["ratio"] == r] for r in self.settings.ratios}
-        return manifest_of(
-            self.model, self.facts, started, protocol="inj", columns=list(COLUMNS),
-            settings=jsonable(asdict(self.settings)), reached={str(r): sum(each) for r, each in tried.items()},
-            tried={str(r): len(each) for r, each in tried.items()}, methods=methods_of(self.scorers, self.cost),
-        )  # fmt: skip
+    def further(self, rows: Rows) -> dict[str, Any]:
+        """Facts tried and injected, by ratio."""
+        tried = {r: [e["reached"] for e in rows["facts"] if e["ratio"] == r] for r in self.settings.ratios}
+        return {
+            "protocol": self.name,
+            "reached": {str(ratio): sum(each) for ratio, each in tried.items()},
+            "tried": {str(ratio): len(each) for ratio, each in tried.items()},
+        }
+
+    def result(self, rows: Rows, manifest: dict[str, Any]) -> ProtocolResult:
+        """Rows, facts with what was injected, and neurons."""
+        asked = self.selection.to_frame().drop(columns=["p_prompts", "p_held_out", "prompts"])
+        facts = asked.merge(pd.DataFrame(rows["facts"]), on="fact", how="left")
+        frame = self.rows_frame(rows, "n_predicted", "n_truth", "chance")
+        return ProtocolResult(frame, facts, pd.DataFrame(rows["neurons"]), manifest)
+
+
+def _neurons(unit: Case, done: Injection) -> list[dict[str, Any]]:
+    changed, speaking = set(done.changed), set(done.speaking)
+    return [
+        {
+            "fact": unit.fact.id,
+            "ratio": unit.ratio,
+            "layer": neuron.layer,
+            "neuron": neuron.index,
+            "changed": neuron in changed,
+            "speaking": neuron in speaking,
+        }
+        for neuron in done.neurons
+    ]

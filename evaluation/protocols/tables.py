@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pandas as pd
 
 from kn_attrib.evaluation.protocols.result import ProtocolResult
+from kn_attrib.evaluation.records.text import TitledTable
 
 DELETION = (
     ("self", "accuracy_change", True, "self accuracy"),
@@ -70,3 +73,30 @@ def before_deletion(result: ProtocolResult) -> str:
     if ("text", "perplexity_before") in means.index:
         found.append(f"perplexity {means['text', 'perplexity_before']:.2f}")
     return "before: " + ", ".join(found).replace("held_out", "held-out")
+
+
+def injection_tables(result: ProtocolResult) -> Iterator[TitledTable]:
+    """What is printed of INJ: recall at each ratio, of all neurons injected into and of those that speak."""
+    name = result.manifest["model"]["name"]
+    for ratio in result.manifest["settings"]["ratios"]:
+        reached, tried = (result.manifest[each][str(ratio)] for each in ("reached", "tried"))
+        what = f"{name}, {ratio:.1%} of the neurons: {reached} of {tried} facts injected"
+        if not reached:
+            yield TitledTable(f"{what}; nothing to find. Try more --steps, a higher --rate or a higher --ratio.")
+            continue
+        for truth, of in (("all", "all neurons injected into"), ("speaking", "those active at the answer position")):
+            found = result.rows[(result.rows.ratio == ratio) & (result.rows.truth == truth)]
+            if found.value.isna().all():
+                yield TitledTable(f"{what}; {of}: none.")
+                continue
+            n = int(result.cell(ratio=ratio, truth=truth).n.max())
+            title = f"{what}. Recall in each layer's top k %, of {of} (n = {n}), in %: mean [95 % interval]"
+            yield TitledTable(title, injection_table(result, ratio, truth=truth))
+
+
+def deletion_tables(result: ProtocolResult) -> Iterator[TitledTable]:
+    """What is printed of DEL: what dropping each method's neurons changes, at each ratio."""
+    name = result.manifest["model"]["name"]
+    end = f"({before_deletion(result)}). Change, accuracies in %: mean [95 % interval]"
+    for ratio in result.manifest["settings"]["ratios"]:
+        yield TitledTable(f"{name}, the top {ratio:.1%} of each layer dropped {end}", deletion_table(result, ratio))

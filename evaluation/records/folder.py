@@ -1,4 +1,4 @@
-"""Whether a run may be written to a folder."""
+"""The folder of a run: whether it may be written to, and what it holds of an unfinished one."""
 
 from __future__ import annotations
 
@@ -21,3 +21,25 @@ def check_folder(folder: Path, overwrite: bool) -> Path:
         what = "another run" if (folder / "manifest.json").exists() else "other files"
         raise StoreError(f"{folder} exists and holds {what}; choose another --out folder, or say --overwrite.")
     return folder
+
+
+def open_folder(folder: str | Path | None, overwrite: bool = False) -> Journal:
+    """The journal of a run that may be written to a folder; None keeps everything in memory.
+
+    Parameters
+    ----------
+    overwrite : start anew, whatever the folder holds.
+
+    Raises
+    ------
+    StoreError : the folder holds something else (unless ``overwrite``).
+    """
+    if folder is None:
+        return Journal()
+    place = check_folder(Path(folder), overwrite)
+    journal = Journal(place)
+    if overwrite:
+        journal.close()
+        # A folder with a manifest would pass for a finished run.
+        (place / "manifest.json").unlink(missing_ok=True)
+    return journal

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -29,6 +29,30 @@ def manifest_of(model: NeuronModel, facts: FactSet, started: float, **further: A
         **stamp(started),
         **further,
     }  # fmt: skip
+
+
+def identity_of(
+    model: NeuronModel,
+    facts: FactSet,
+    settings: Mapping[str, Any],
+    methods: Mapping[str, Sequence[Any]],
+    **further: Any,
+) -> dict[str, Any]:
+    """What the results of a run depend on: only a run of the same identity may go on with its finished work.
+
+    Parameters
+    ----------
+    methods : label -> what tells methods apart: name, parameters, units.
+    further : what else, such as the experiment's name.
+    """
+    return {
+        "model": [model.digest, dtype_name(model), str(model.device)],
+        "facts": facts.digest,
+        "settings": dict(settings),
+        "methods": dict(methods),
+        "versions": versions(),
+        **further,
+    }
 
 
 def stamp(started: float) -> dict[str, Any]:

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import pandas as pd
+
+
+class TitledTable(NamedTuple):
+    """A table of text with what is said above it; without a table, only that."""
+
+    title: str
+    table: pd.DataFrame | None = None
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -11,7 +11,6 @@ from kn_attrib.cli import options
 from kn_attrib.cli.publish import publish, publish_grid
 from kn_attrib.evaluation import DEFAULT_METHODS, ComparisonInterrupted, compare
 from kn_attrib.evaluation.comparison.grid import Factor, compare_grid
-from kn_attrib.evaluation.records.journal import Journal
 from kn_attrib.evaluation.vocabulary import BASIC, CONTROLS, EVERYWHERE
 from kn_attrib.facts.facts import FactSet
 from kn_attrib.models.neuron_model import NeuronModel
@@ -67,7 +66,6 @@ def command(
     Example: kn-attrib compare --model zoo:gpt2-facts --methods integrated_gradients,random --limit 24 --out runs/first
     """
     options.prepare(out, overwrite, plugin)
-    _open(out, overwrite)
     chosen = expanded(options.split(methods))
     settings: dict[str, Any] = {
         "budgets": options.integers("budgets", budgets), "refinement": refinement or None, "factor": factor,
@@ -78,16 +76,7 @@ def command(
     }  # fmt: skip
     factors = [Factor.parse(text) for text in grid or ()]
     _run(options.open_model(model, dtype, device), options.open_facts(facts, relations, answer_words), chosen,
-         factors, settings, out)  # fmt: skip
-
-
-def _open(out: Path, overwrite: bool) -> None:
-    journal = Journal(out)
-    if overwrite:
-        journal.close()
-        (out / "manifest.json").unlink(missing_ok=True)
-    elif journal.started:
-        typer.echo(f"Going on with the unfinished run in {out}.", err=True)
+         factors, settings | {"overwrite": overwrite}, out)  # fmt: skip
 
 
 def _controls(text: str) -> list[str]:

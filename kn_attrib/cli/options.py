@@ -10,6 +10,7 @@ import yaml
 
 from kn_attrib.errors import ConfigError, FactError, unknown
 from kn_attrib.evaluation.records.folder import check_folder
+from kn_attrib.evaluation.records.journal import Journal
 from kn_attrib.facts.facts import FactSet
 from kn_attrib.facts.loading import load_facts
 from kn_attrib.models.loading import load_model
@@ -91,7 +92,6 @@ Facts = Annotated[str, typer.Option(help="'world' (shipped), a .jsonl file, a .j
 Relations = Annotated[str, typer.Option(help="Only these relations, separated by commas.")]
 AnswerWords = Annotated[int, typer.Option(help="Only facts whose answer has this many words; 0 for all.", min=0)]
 Limit = Annotated[int, typer.Option(help="Most facts, taken from the relations in turn; 0 for all.", min=0)]
-Prompts = Annotated[int, typer.Option(help="Most prompts per fact; 0 for all.", min=0)]
 NeuronMethods = Annotated[
     str, typer.Option(help="Methods separated by commas: name, name:preset or name(param=value).")
 ]
@@ -113,6 +113,8 @@ def prepare(out: Path, overwrite: bool, plugin: list[str] | None = None) -> None
     """Before anything is computed: the folder can be written to, and plug-ins are loaded."""
     check_writable(check_folder(out, overwrite))
     plugins(plugin)
+    if not overwrite and Journal(out).started:
+        typer.echo(f"Going on with the unfinished run in {out}.", err=True)
 
 
 def plugins(paths: list[str] | None) -> None:

@@ -1,0 +1,162 @@
+"""Commands made from experiments: their settings are the options, their titled tables what is printed."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import typer
+
+from kn_attrib.cli import options, screen
+from kn_attrib.evaluation.experiment import Experiment, ExperimentSettings, Option
+from kn_attrib.evaluation.records.text import TitledTable, markdown
+
+COMMON = (
+    ("relations", options.Relations, ""),
+    ("answer_words", options.AnswerWords, 0),
+    ("device", options.Device, ""),
+    ("dtype", options.Dtype, "float32"),
+    ("plugin", options.Plugin, None),
+    ("overwrite", options.Overwrite, False),
+    ("markdown_tables", options.Markdown, False),
+    ("config", options.Config, None),
+)
+"""Name, annotation and default of the options that every experiment has, beside model, facts, methods and folder."""
+
+
+@dataclass(frozen=True)
+class SettingOption:
+    """One setting as an option of a command.
+
+    Parameters
+    ----------
+    field, hint, default : of the setting.
+    option : what is said of it.
+    """
+
+    field: str
+    hint: Any
+    default: Any
+    option: Option
+
+    @property
+    def name(self) -> str:
+        """What the option is called."""
+        return self.option.name or self.field
+
+    @property
+    def _kind(self) -> Any:
+        """The setting's type without ``None``; ``str`` for one of several words."""
+        kinds = [kind for kind in get_args(self.hint) if kind is not NoneType] if self._optional else [self.hint]
+        return str if get_origin(kinds[0]) is Literal else kinds[0]
+
+    @property
+    def _optional(self) -> bool:
+        return NoneType in get_args(self.hint)
+
+    def parameter(self) -> inspect.Parameter:
+        """The command's parameter: lists are text with commas or a file of lines, 0 stands for no number."""
+        kind, default = self._kind, self.default
+        if kind == tuple[str, ...]:
+            kind = Path | None
+        elif get_origin(kind) is tuple:
+            kind, default = str, ",".join(f"{each:g}" for each in default)
+        elif self._optional:
+            default = default or 0
+        return _parameter(
+            self.name, Annotated[kind, typer.Option(help=self.option.help, min=self.option.least)], default
+        )
+
+    def value(self, given: Any) -> Any:
+        """The setting, from what the command was given."""
+        if self._kind == tuple[str, ...]:
+            return None if given is None else tuple(options.lines(given))
+        if get_origin(self._kind) is tuple:
+            return tuple(options.numbers(self.name, given))
+        return None if self._optional and not given else given
+
+
+def setting_options(settings: type[ExperimentSettings]) -> list[SettingOption]:
+    """The options of some settings: the experiment's own first, then those that every experiment has."""
+    hints = get_type_hints(settings, include_extras=True)
+    shared = {field.name for field in fields(ExperimentSettings)}
+    found = []
+    for field in sorted(fields(settings), key=lambda field: field.name in shared):
+        kind, *extras = get_args(hints[field.name]) if get_origin(hints[field.name]) is Annotated else (None,)
+        found += [SettingOption(field.name, kind, field.default, each) for each in extras if isinstance(each, Option)]
+    return found
+
+
+def add_experiment(
+    app: typer.Typer,
+    experiment: type[Experiment[Any, Any, Any]],
+    settings: type[ExperimentSettings],
+    tables: Callable[[Any], Iterable[TitledTable]],
+    methods: Sequence[str],
+    help: str,
+    model: str = "zoo:gpt2-facts",
+) -> None:
+    """Add an experiment's command.
+
+    Parameters
+    ----------
+    tables : what is printed of a result.
+    methods : run by default.
+    help : what the command says of itself.
+    model : run on by default.
+    """
+    own = setting_options(settings)
+    parameters = [
+        _parameter("model", options.Model, model),
+        _parameter("facts", options.Facts, "world"),
+        _parameter("methods", options.NeuronMethods, ",".join(methods)),
+        *(each.parameter() for each in own),
+        _parameter("out", options.RowsOut, Path("runs") / experiment.name),
+        *(_parameter(*each) for each in COMMON),
+    ]
+
+    def command(**given: Any) -> None:
+        out: Path = given["out"]
+        options.prepare(out, given["overwrite"], given["plugin"])
+        chosen = settings(**{each.field: each.value(given[each.name]) for each in own})
+        run = experiment(
+            options.open_model(given["model"], given["dtype"], given["device"]),
+            options.open_facts(given["facts"], given["relations"], given["answer_words"]),
+            options.split(given["methods"]),
+            chosen,
+            out,
+            given["overwrite"],
+        )
+        for title, table in tables(_finished(run, out)):
+            _show(title, table, given["markdown_tables"])
+        typer.echo(f"Rows, facts, neurons and manifest: {out}")
+
+    vars(command)["__signature__"] = inspect.Signature(parameters)
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    app.command(experiment.name, help=help)(command)
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _finished(run: Experiment[Any, Any, Any], out: Path) -> Any:
+    try:
+        return run.run()
+    except KeyboardInterrupt as interrupt:
+        typer.echo(f"Interrupted. What was finished is kept in {out}; the same command goes on from there.", err=True)
+        raise typer.Exit(130) from interrupt
+
+
+def _show(title: str, table: Any, as_markdown: bool) -> None:
+    if table is None:
+        typer.echo(f"{title}\n")
+    elif as_markdown:
+        typer.echo(f"{title}\n\n{markdown(table)}\n")
+    else:
+        screen.show_frame(table, title)
+        typer.echo("")
