@@ -115,3 +115,59 @@ def test_each_method_has_a_file_of_its_own() -> None:
 
 def test_methods_are_one_file_each() -> None:
     assert [p for p in (ROOT / "methods").glob("*/*.py") if p.parent.name != "__pycache__"] == []
+
+
+def test_captums_private_functions_are_called_in_one_place() -> None:
+    callers = [
+        str(file.relative_to(ROOT))
+        for file in FILES
+        if any(name.startswith("captum._") for name in imports(file)) or "._attribute(" in file.read_text("utf-8")
+    ]
+    assert callers == ["kn_attrib/techniques/captum_internals.py"]
+
+
+THEIRS = {"_forward_hooks", "_forward_pre_hooks", "_parameters", "_is_amx_tile_supported", "_linear_pointwise"}
+"""Private names of PyTorch that have no public counterpart."""
+
+
+def private(name: str | None) -> bool:
+    return name is not None and name.startswith("_") and not name.startswith("__") and name != "_"
+
+
+def back_doors(tree: ast.Module) -> Iterator[str]:
+    """Private names that a file imports, passes as keywords, or takes from an object that it has not defined itself."""
+    own = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and is_own(node.value)}
+    known = own | THEIRS | {node.name for node in ast.walk(tree) if isinstance(node, Function)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names if private(alias.name))
+        elif isinstance(node, ast.keyword) and private(node.arg):
+            yield f"{node.arg}="
+        elif isinstance(node, ast.Attribute) and private(node.attr) and not is_own(node.value) | (node.attr in known):
+            yield ast.unparse(node)
+
+
+def is_own(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id in ("self", "cls")
+
+
+CAPTUMS = {"kn_attrib/techniques/captum_internals.py": ["attr.IntegratedGradients(function)._attribute"]}
+
+
+@every_file
+def test_no_private_name_of_another_module(file: Path) -> None:
+    found = set(back_doors(tree_of(file)))
+    assert found <= set(CAPTUMS.get(str(file.relative_to(ROOT)), ())), found
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from kn_attrib.store import _hidden",
+        "replace(evaluator, _known={})",
+        "other._known.clear()",
+        "def f(a): a._b = 1",
+    ],
+)
+def test_a_back_door_is_found(code: str) -> None:
+    assert list(back_doors(ast.parse(code)))
