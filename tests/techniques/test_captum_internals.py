@@ -50,7 +50,8 @@ def test_gradients_and_what_layers_read_in_one_pass() -> None:
 
     def function(rows: Tensor, by: Tensor) -> Tensor:
         passes.append(len(rows))
-        return by * second(first(rows).tanh()).square().sum(-1)
+        values: Tensor = by * second(first(rows).tanh()).square().sum(-1)
+        return values
 
     by = torch.arange(1.0, 6.0, dtype=torch.float64)
     gradients, read = layer_gradients_and_inputs(function, [first, second], inputs, (by,))
