@@ -1,7 +1,13 @@
-"""Judges neurons; never knows a method."""
+"""Judges neurons; never knows a method.
+
+Here: a room for each experiment (``comparison`` with its ``report``, ``planted``, ``protocols``) and for what they
+share (``measure``, ``records``, ``statistics``), the frame of experiments and the words that rows may say. Experiments
+never import one another.
+"""
 
 from kn_attrib.evaluation.comparison.compare import DEFAULT_METHODS, ComparisonInterrupted, compare
 from kn_attrib.evaluation.comparison.grid import Factor, compare_grid
+from kn_attrib.evaluation.experiment import Experiment, ExperimentSettings
 from kn_attrib.evaluation.measure.perplexity import perplexity
 from kn_attrib.evaluation.planted.benchmark import benchmark
 from kn_attrib.evaluation.planted.plant import Plant
@@ -20,6 +26,8 @@ __all__ = [
     "Answer",
     "Comparison",
     "ComparisonInterrupted",
+    "Experiment",
+    "ExperimentSettings",
     "Factor",
     "Grid",
     "Plant",

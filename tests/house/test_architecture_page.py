@@ -1,0 +1,148 @@
+"""The map of the house is the house: its arrows are the imports', its files exist, and its recipes run."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from kn_attrib import FactSet, NeuronModel, score, suppress
+from kn_attrib.models.neuron_model import all_neurons
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+ROOT_FILES = ("errors", "store", "neurons", "randomness")
+FREE = ("__init__", "__main__", "_version")
+"""Files that only hand out names, start the command line, or hold a number."""
+
+
+def modules() -> dict[str, Path]:
+    """Every module by its full name."""
+    found = {}
+    for folder, prefix in (("kn_attrib", ""), ("methods", "kn_attrib."), ("evaluation", "kn_attrib.")):
+        for file in (ROOT / folder).rglob("*.py"):
+            if not any(parent.is_symlink() for parent in file.parents):
+                parts = [p for p in file.relative_to(ROOT).with_suffix("").parts if p != "__init__"]
+                found[prefix + ".".join(parts)] = file
+    return found
+
+
+def room_of(module: str) -> str:
+    """The room of a module as the diagram calls it; empty where it has none."""
+    _, *parts = module.split(".")
+    if parts[:1] == ["methods"]:
+        return "methods"
+    if parts[:1] == ["evaluation"]:
+        alone = len(parts) == 2 and (ROOT / "evaluation" / f"{parts[1]}.py").exists()
+        return f"evaluation/{parts[1]}{'.py' * alone}" if len(parts) > 1 else ""
+    if not parts or parts[0] in FREE:
+        return ""
+    return ", ".join(ROOT_FILES) if parts[0] in ROOT_FILES else f"kn_attrib/{parts[0]}"
+
+
+def imported(file: Path, known: dict[str, Path]) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module in known:
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                found.add(full if full in known else str(node.module))
+    return found
+
+
+def arrows() -> set[tuple[str, str]]:
+    """Which room imports from which, without what follows from other arrows."""
+    known = modules()
+    direct: dict[str, set[str]] = defaultdict(set)
+    for module, file in known.items():
+        direct[room_of(module)] |= {room_of(other) for other in imported(file, known)} - {room_of(module), ""}
+    direct.pop("")
+
+    def reached(room: str) -> set[str]:
+        return direct[room].union(*(reached(other) for other in direct[room]))
+
+    return {
+        (room, other)
+        for room in list(direct)
+        for other in direct[room]
+        if not any(other in reached(between) for between in direct[room] - {other})
+    }
+
+
+def drawn() -> set[tuple[str, str]]:
+    """The diagram's arrows."""
+    (diagram,) = re.findall(r"```mermaid\n(.*?)```", PAGE, flags=re.DOTALL)
+    names = dict(re.findall(r"(\w+)\[([^\]]+)\]", diagram))
+    bare = re.sub(r"\[[^\]]+\]", "", diagram)
+    return {(names[a], names[b]) for a, b in re.findall(r"(\w+) --> (\w+)", bare)}
+
+
+def test_the_diagram_is_the_code() -> None:
+    assert drawn() == arrows()
+    assert f"| {len(arrows())}, none up |" in PAGE
+
+
+def test_every_room_is_in_the_table() -> None:
+    rooms = {room for arrow in arrows() for room in arrow} - {", ".join(ROOT_FILES)}
+    for room in rooms:
+        assert f"| `{room if room.endswith('.py') else room + '/'}` |" in PAGE
+
+
+def test_every_file_that_is_named_exists() -> None:
+    named = set(re.findall(r"`((?:kn_attrib|methods|evaluation|tests|docs)/[\w/]+\.\w+)", PAGE)) - {"methods/NAME.py"}
+    short = set(re.findall(r"`((?:facts|models|forward|interventions|techniques|scoring|statistics)/[\w/]+\.py)", PAGE))
+    named -= {"kn_attrib/units/NAME.py"}
+    assert len(named) > 15
+    assert len(short) > 10
+    assert [name for name in named if not (ROOT / name).exists()] == []
+    places = [ROOT / "kn_attrib", ROOT / "evaluation"]
+    assert [name for name in short if not any((place / name).exists() for place in places)] == []
+
+
+@pytest.fixture
+def recipes(registry: object) -> Iterator[dict[str, Any]]:
+    """What the recipes' code defines."""
+    names: dict[str, Any] = {"__name__": "recipes"}
+    module = sys.modules["recipes"] = ModuleType("recipes")  # dataclasses look a class's module up
+    for block in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL):
+        exec(compile(block, "architecture.md", "exec", dont_inherit=True), names)
+    vars(module).update(names)
+    yield names
+    del sys.modules["recipes"]
+
+
+def test_the_scorer_of_the_recipe_scores(recipes: dict[str, Any], tiny: NeuronModel, facts: FactSet) -> None:
+    found, activation = (score(tiny, facts[0], method).values for method in ("squared_activation", "activation"))
+    torch.testing.assert_close(found, activation**2)
+
+
+def test_the_units_of_the_recipe_are_units(recipes: dict[str, Any], tiny: NeuronModel, facts: FactSet) -> None:
+    view = recipes["Blocks"](n=6).views(tiny, tiny.encode(facts).prompts)["capital"]
+    _, batch = next(iter(tiny.batches(tiny.encode(facts[0]).prompts)))
+    coefficients, _ = view.units(batch)
+    vectors = torch.einsum("plu,plun->pln", coefficients, view.directions(batch))
+    torch.testing.assert_close(vectors, tiny.record(batch))
+    with suppress(view, all_neurons(view)):
+        silent = tiny.answers(batch).logprob
+    with suppress(tiny, all_neurons(tiny)):
+        torch.testing.assert_close(silent, tiny.answers(batch).logprob)
+
+
+def test_the_experiment_of_the_recipe_runs(
+    recipes: dict[str, Any], tiny: NeuronModel, facts: FactSet, tmp_path: Path
+) -> None:
+    settings = recipes["StabilitySettings"](known_share=0.0, k=5)
+    run = recipes["Stability"](tiny, facts, ["activation", "random"], settings, tmp_path, progress=False)
+    found = run.run()
+    assert found.rows.value.between(0, 1).all()
+    assert found.rows.groupby("method").size().to_dict() == {"activation": len(facts), "random": len(facts)}
+    again = recipes["StabilityResult"].load(tmp_path)
+    assert again.text_table("metric").index.tolist() == ["activation", "random"]
