@@ -69,6 +69,11 @@ class Selection:
         """Facts that may serve as controls: the targets, and those beyond the limit."""
         return tuple(c for c in self.candidates if c.status in (USED, "limit"))
 
+    @property
+    def relations(self) -> dict[str, str]:
+        """Each target's relation."""
+        return {c.fact.id: c.fact.relation for c in self.targets}
+
     def to_frame(self) -> pd.DataFrame:
         """One row per fact: triple, status, prompts used and left out, what the model knows."""
         frame: pd.DataFrame = pd.DataFrame(
