@@ -28,7 +28,8 @@ def intersections(comparison: ComparisonRows) -> pd.DataFrame:
         sets: dict[str, set[tuple[int, int]]] = {fact: set() for fact in relation}
         for fact, part in refined.groupby("fact"):
             sets[str(fact)] = set(zip(part.layer, part.neuron, strict=True))
-        within, across = [], []
+        within: list[int] = []
+        across: list[int] = []
         for a, b in itertools.combinations(relation, 2):
             shared = within if relation[a] == relation[b] else across
             shared.append(len(sets[a] & sets[b]))

@@ -101,7 +101,7 @@ class Grid:
             ("against the first level", ["difference", "difference_low", "difference_high"]),
         ):
             bounds = found[columns].to_numpy(dtype=float).tolist()
-            text[title] = [interval_text(*bound, percent=metric in PERCENT) for bound in bounds]
+            text[title] = [interval_text(mean, low, high, metric in PERCENT) for mean, low, high in bounds]
         text["p (Holm)"] = ["–" if np.isnan(p) else f"{p:.3f}" for p in found.p]
         text["facts"] = found.n.tolist()
         return text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -40,7 +41,7 @@ def main_effects(effects: pd.DataFrame) -> Figure:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
             axes.set(xlabel=name, ylabel="relative change of p(answer)" if axes is panels[0] else "")
         # A method that one factor does not concern is missing from that factor's panel.
-        handle_of = {}
+        handle_of: dict[str, Artist] = {}
         for axes in panels:
             handles, labels = axes.get_legend_handles_labels()
             handle_of |= dict(zip(labels, handles, strict=True))
