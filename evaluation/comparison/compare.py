@@ -96,7 +96,8 @@ def compare(
 
     Returns
     -------
-    Comparison with flat rows ``(fact, method, selection, neurons, intervention, group, metric, value)``.
+    Comparison with flat rows ``(fact, method, selection, neurons, intervention, group, metric, value)``; how they read
+    is said in `vocabulary`.
 
     Raises
     ------

@@ -139,7 +139,8 @@ def _combination(
 
 def _varied(method: str, levels: Mapping[str, Any]) -> Method:
     """A method with the parameters that its factors give it."""
-    made, label = make_method(method), _label(method)
+    made = make_method(method)
+    label = _label(method)
     own = f"{label}."
     given = {name.removeprefix(own): level for name, level in levels.items() if name.startswith(own)}
     scorer = with_params(type(made.scorer), made.scorer.params() | given)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -148,7 +148,8 @@ def found_metrics(scores: NeuronScores, planted: NeuronSet, refinement: Refineme
     labels = np.zeros(tuple(mean.shape), dtype=bool)
     for neuron in planted:
         labels[neuron] = True
-    values, wanted = mean.numpy().ravel(), labels.ravel()
+    values = mean.numpy().ravel()
+    wanted = labels.ravel()
     refined = refine_all(scores, refinement)[scores.fact_ids[0]]
     hits = len(refined & planted)
     return {
@@ -212,11 +213,11 @@ class _Run:
 
     def records(self) -> list[dict[str, Any]]:
         """Each method with its parameters and what it cost per prompt."""
-        cost = {
-            label: {what: round(spent / self.prompts, DIGITS[what]) for what, spent in each.items()}
-            for label, each in self.cost.items()
-        }
+        cost = {label: self._per_prompt(spent) for label, spent in self.cost.items()}
         return methods_of(self.scorers, cost)
+
+    def _per_prompt(self, spent: Mapping[str, float]) -> dict[str, float]:
+        return {what: round(amount / self.prompts, DIGITS[what]) for what, amount in spent.items()}
 
 
 def _trimmed(model: NeuronModel, fact: Fact, most: int) -> Fact:
