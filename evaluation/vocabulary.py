@@ -1,44 +1,70 @@
-"""The words that rows may say: groups of texts, control neurons, interventions, curves, metrics, columns."""
+"""The words that a comparison's rows may say.
+
+A row is one number: ``(fact, relation, method, selection, neurons, n_neurons, intervention, group, n_prompts, metric,
+value)``. This is how it reads::
+
+    fact          capital:Peru   For this fact
+    relation      capital        (one of this relation)
+    method        activation     take the neurons that this method
+    selection     k=5            ranks highest,
+    neurons       method         these themselves and no control set in their place,
+    n_neurons     5              five of them.
+    intervention  suppress       Set them to zero.
+    group         same_object    Ask for other facts with the same answer,
+    n_prompts     3              in three texts.
+    metric        p_after        The mean probability of the answer
+    value         0.31           is now this.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from kn_attrib.errors import ConfigError, unknown
 
-CONSENSUS = "consensus"
+ROW = (
+    "fact",
+    "relation",
+    "method",
+    "selection",
+    "neurons",
+    "n_neurons",
+    "intervention",
+    "group",
+    "n_prompts",
+    "metric",
+    "value",
+)
+"""The columns of a comparison's rows."""
 
-BASIC = ("suppress", "amplify", "mean", "resample")
-EVERYWHERE = "_everywhere"
-INTERVENTIONS = (*BASIC, *(name + EVERYWHERE for name in BASIC))
-"""``suppress`` sets activations to zero, ``amplify`` multiplies them, ``mean`` sets them to their mean over other facts
-of the relation, ``resample`` to what they are for one other fact of the relation; ``…_everywhere`` at all tokens."""
-
-
-def check_interventions(names: Sequence[str]) -> None:
-    """Raise on an intervention that does not exist, or on none at all."""
-    if not names:
-        raise ConfigError(f"interventions is empty; expected some of {', '.join(INTERVENTIONS)}.")
-    for name in names:
-        if name not in INTERVENTIONS:
-            raise ConfigError(unknown("intervention", name, INTERVENTIONS))
-
-
-AGREEMENT = ["fact", "relation", "method", "other", "value"]
-CELL = ["method", "selection", "neurons", "intervention", "group", "metric"]
-HEADLINE = "relative_change"
-WHOLE_FFN, DROPOUT = "whole_ffn", "dropout"
-"""Rows that belong to no method: all neurons at zero (of all layers, of each), and random shares of them."""
+# Groups: which texts are asked.
 
 Group = Literal["target", "same_object", "same_subject", "same_relation", "other_relation", "plain_text"]
-GROUPS: tuple[Group, ...] = (
-    "target", "same_object", "same_subject", "same_relation", "other_relation", "plain_text",
-)  # fmt: skip
+"""The fact's own held-out paraphrases, and five groups of texts that its neurons should not change."""
+GROUPS: tuple[Group, ...] = get_args(Group)
+GROUP_NAMES = {
+    "target": "this fact",
+    "same_object": "same answer",
+    "same_subject": "same subject",
+    "same_relation": "same relation",
+    "other_relation": "other relation",
+    "plain_text": "plain words",
+    "random": "this fact, random neurons",
+}
+"""Groups as figures call them; the last is no group, but what random neurons do to the fact itself."""
+
+# Neurons: the method's own ("method"), or a control set in their place.
+
 CONTROLS = (
-    "random", "random_same_layer", "random_matched", "other_fact_same_relation", "other_fact_other_relation",
-    "always_on", "bottom_k",
-)  # fmt: skip
+    "random",
+    "random_same_layer",
+    "random_matched",
+    "other_fact_same_relation",
+    "other_fact_other_relation",
+    "always_on",
+    "bottom_k",
+)
 """Control neurons of a set, as many as it has:
 
 - ``random`` of the model, ``random_same_layer`` with as many per layer;
@@ -58,17 +84,49 @@ def check_controls(names: Sequence[str]) -> None:
             raise ConfigError(unknown("control", name, CONTROLS))
 
 
+# Interventions: what is done to the neurons.
+
+BASIC = ("suppress", "amplify", "mean", "resample")
+"""Interventions at the answer position."""
+EVERYWHERE = "_everywhere"
+"""Ending of those at all tokens."""
+INTERVENTIONS = (*BASIC, *(name + EVERYWHERE for name in BASIC))
+"""``suppress`` sets activations to zero, ``amplify`` multiplies them, ``mean`` sets them to their mean over other facts
+of the relation, ``resample`` to what they are for one other fact of the relation; ``…_everywhere`` at all tokens."""
+
+
+def check_interventions(names: Sequence[str]) -> None:
+    """Raise on an intervention that does not exist, or on none at all."""
+    if not names:
+        raise ConfigError(f"interventions is empty; expected some of {', '.join(INTERVENTIONS)}.")
+    for name in names:
+        if name not in INTERVENTIONS:
+            raise ConfigError(unknown("intervention", name, INTERVENTIONS))
+
+
+# Selections: how neurons are taken from a method's scores. "refined", "k=5" (the top five), and the points of curves.
+
+CURVE = "share="
+"""How selections of deletion and insertion curves begin: ``share=0.01``."""
+DELETE, KEEP = "delete", "keep"
+"""The interventions of curves: the top share of all neurons at zero, or all but the top share."""
 SHARES = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Shares of all neurons, as in the Mechanistic Interpretability Benchmark (Mueller et al. 2025)."""
-DELETE, KEEP = "delete", "keep"
-CURVE = "share="
 
-GROUP_NAMES = {
-    "target": "this fact",
-    "same_object": "same answer",
-    "same_subject": "same subject",
-    "same_relation": "same relation",
-    "other_relation": "other relation",
-    "plain_text": "plain words",
-    "random": "this fact, random neurons",
-}
+# Metrics (see `measure.metrics.effect`), and the columns of tables.
+
+HEADLINE = "relative_change"
+"""The metric that is reported where only one is: how much of p(answer) is lost or gained."""
+PERCENT = (HEADLINE, "mean_relative_change", "flip")
+"""Metrics that are shares and shown in percent."""
+CELL = ["method", "selection", "neurons", "intervention", "group", "metric"]
+"""The columns that say what a row's value is of; means are taken over the facts of a cell."""
+AGREEMENT = ["fact", "relation", "method", "other", "value"]
+"""The columns of the table of rank correlations between methods."""
+
+# Special methods: rows, and partners in the table of agreement, that are no method's.
+
+WHOLE_FFN, DROPOUT = "whole_ffn", "dropout"
+"""Rows that belong to no method: all neurons at zero (of all layers, of each), and random shares of them."""
+CONSENSUS = "consensus"
+"""The ``other`` of a method's agreement with the mean ranking of all other methods."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -31,16 +31,22 @@ def agreement(
     rows = []
     for kind in dict.fromkeys(units.values()):
         methods = [m for m in scored if units[m] == kind]
-        for fact in next(iter(scored.values())).means if len(methods) > 1 else ():
+        if len(methods) < 2:
+            continue
+        for fact in next(iter(scored.values())).means:
             ranks = {m: _ranks(scored[m].means[fact].flatten().numpy()) for m in methods}
-            total = np.sum(list(ranks.values()), axis=0)
-            for a, b in itertools.combinations(methods, 2):
-                rows.append((fact, relations[fact], a, b, _correlation(ranks[a], ranks[b])))
-            rows += [
-                (fact, relations[fact], m, CONSENSUS, _correlation(ranks[m], _ranks(total - ranks[m]))) for m in methods
-            ]
+            rows += [(fact, relations[fact], *found) for found in _correlations(ranks)]
     frame: pd.DataFrame = pd.DataFrame(rows, columns=AGREEMENT)
     return frame
+
+
+def _correlations(ranks: Mapping[str, Array]) -> Iterator[tuple[str, str, float]]:
+    """Of one fact: every two methods, then each method and the consensus of the others."""
+    for a, b in itertools.combinations(ranks, 2):
+        yield a, b, _correlation(ranks[a], ranks[b])
+    total = np.sum(list(ranks.values()), axis=0)
+    for method, own in ranks.items():
+        yield method, CONSENSUS, _correlation(own, _ranks(total - own))
 
 
 def _ranks(values: Array) -> Array:

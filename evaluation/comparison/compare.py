@@ -82,9 +82,9 @@ def compare(
     max_rows : most queries in one forward pass (an answer of several tokens is several queries).
     normalised : an answer's probability is the geometric mean of its tokens' probabilities instead of their product.
     contrast_facts : further known facts of each relation for methods that compare facts with one another.
-    interventions : some of `changes.INTERVENTIONS`: ``"suppress"`` (×0), ``"amplify"``, ``"mean"`` (the mean over other
-        facts of the relation), ``"resample"`` (another fact's activation), each also as ``"…_everywhere"``.
-    controls : some of `controls.CONTROLS`, neurons that each method's are compared with. All are measured for refined
+    interventions : some of `vocabulary.INTERVENTIONS`: ``"suppress"`` (×0), ``"amplify"``, ``"mean"`` (the mean over
+        other facts of the relation), ``"resample"`` (another fact's activation), each also as ``"…_everywhere"``.
+    controls : some of `vocabulary.CONTROLS`, neurons that each method's are compared with. All are measured for refined
         sets; the random ones at equal budgets too.
     threshold, share : of the refinement, where they shall differ from the preset's or the method's own.
     dropout : shares of all neurons that are silenced at random, for comparison.
@@ -97,7 +97,8 @@ def compare(
 
     Returns
     -------
-    Comparison with flat rows ``(fact, method, selection, neurons, intervention, group, metric, value)``.
+    Comparison with flat rows ``(fact, method, selection, neurons, intervention, group, metric, value)``; how they read
+    is said in `vocabulary`.
 
     Raises
     ------
@@ -108,21 +109,42 @@ def compare(
     ComparisonInterrupted : on Ctrl-C, holding what was finished.
     """
     settings = Settings(
-        tuple(budgets), refinement, factor, control_facts, limit, max_prompts, known_share, tuple(keep), seed, max_rows,
-        normalised, contrast_facts, tuple(interventions), tuple(controls), threshold, share, tuple(dropout),
-        None if plain_text is None else tuple(plain_text), curves,
-    )  # fmt: skip
+        budgets=tuple(budgets),
+        refinement=refinement,
+        factor=factor,
+        control_facts=control_facts,
+        limit=limit,
+        max_prompts=max_prompts,
+        known_share=known_share,
+        keep=tuple(keep),
+        seed=seed,
+        max_rows=max_rows,
+        normalised=normalised,
+        contrast_facts=contrast_facts,
+        interventions=tuple(interventions),
+        controls=tuple(controls),
+        threshold=threshold,
+        share=share,
+        dropout=tuple(dropout),
+        plain_text=None if plain_text is None else tuple(plain_text),
+        curves=curves,
+    )
     settings.check(model)
     asked = labelled([make_method(method) for method in methods])
     journal = open_folder(folder, overwrite)
-    run = Run(model, load_facts(facts), asked, settings, progress, journal)
-    if journal.folder is None:
+    return _executed(Run(model, load_facts(facts), asked, settings, progress, journal))
+
+
+def _executed(run: Run) -> Comparison:
+    """The result of a run, saved where the run has a folder; what an interrupted one has finished is saved too."""
+    folder = run.journal.folder
+    if folder is None:
         return run.execute()
     try:
         comparison = run.execute()
     except ComparisonInterrupted as interrupt:
-        interrupt.comparison.save(journal.folder, overwrite=True)
+        interrupt.comparison.save(folder, overwrite=True)
         raise
-    comparison.save(journal.folder, overwrite=True)
-    journal.close()
+    comparison.save(folder, overwrite=True)
+    run.journal.close()
     return comparison

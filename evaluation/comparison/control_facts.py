@@ -24,8 +24,11 @@ def group_prompts(
     for group in GROUPS[1:-1]:
         members = [c for c in pool if _belongs(group, target, c)]
         rng = numpy_generator(seed, "group", group, target.fact.id)
-        chosen = rng.permutation(len(members))[:n_facts]
-        groups[group] = tuple(members[i].held_out[int(rng.integers(len(members[i].held_out)))] for i in chosen)
+        texts = []
+        for i in rng.permutation(len(members))[:n_facts]:
+            held_out = members[i].held_out
+            texts.append(held_out[int(rng.integers(len(held_out)))])
+        groups[group] = tuple(texts)
     order = numpy_generator(seed, "group", "plain_text", target.fact.id).permutation(len(plain))
     groups["plain_text"] = tuple(plain[i] for i in order[:n_facts])
     return groups

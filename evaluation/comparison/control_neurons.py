@@ -92,13 +92,12 @@ class SelectedNeurons:
         return self._other_fact(fact, same=kind == "other_fact_same_relation")
 
     def _other_fact(self, fact: str, same: bool) -> NeuronSet | None:
-        others = [
-            other for other in self.sets
-            if other != fact and (self.relations[other] == self.relations[fact]) == same
-        ]  # fmt: skip
+        relation = self.relations[fact]
+        others = [other for other in self.sets if other != fact and (self.relations[other] == relation) == same]
         if not others:
             return None
-        return self.sets[others[int(numpy_generator(self.seed, "other_fact", fact, same).integers(len(others)))]]
+        rng = numpy_generator(self.seed, "other_fact", fact, same)
+        return self.sets[others[int(rng.integers(len(others)))]]
 
     @cached_property
     def frequent(self) -> list[Neuron]:
@@ -110,7 +109,8 @@ class SelectedNeurons:
 def strengths(model: NeuronModel, prompts: Sequence[Text]) -> tuple[Tensor, Tensor]:
     """Mean ``|a| · ‖v‖`` and mean size of the gradient of log p(answer) over texts, each ``[layer, neuron]``."""
     queries = [query for text in prompts for query in text.queries]
-    write, slope = (torch.zeros(model.n_layers, model.n_neurons, dtype=torch.float64) for _ in range(2))
+    write = torch.zeros(model.n_layers, model.n_neurons, dtype=torch.float64)
+    slope = torch.zeros_like(write)
     for _, batch in model.batches(queries):
         function = objective_function(model, batch, "logprob")
         rows = Rows.of(function.activations)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,8 +17,8 @@ from kn_attrib.evaluation.comparison.settings import Settings
 from kn_attrib.evaluation.measure.interventions import NOTHING, Change, Interventions
 from kn_attrib.evaluation.measure.known_facts import Candidate
 from kn_attrib.evaluation.measure.metrics import effect
-from kn_attrib.evaluation.measure.outcomes import INTACT, Evaluator, Job
-from kn_attrib.evaluation.vocabulary import BUDGET_CONTROLS, CURVE, DELETE, DROPOUT, GROUPS, KEEP, WHOLE_FFN, Group
+from kn_attrib.evaluation.measure.outcomes import INTACT, Evaluator, Job, Outcome
+from kn_attrib.evaluation.vocabulary import BUDGET_CONTROLS, CURVE, DELETE, DROPOUT, GROUPS, KEEP, ROW, WHOLE_FFN, Group
 from kn_attrib.facts.prompts import Text
 from kn_attrib.neurons import Neuron, NeuronSet
 from kn_attrib.randomness import numpy_generator
@@ -27,12 +27,18 @@ from kn_attrib.units.view import UnitModel
 Groups = Mapping[str, Mapping[Group, tuple[Text, ...]]]
 """Fact -> group -> its texts."""
 DROPPED_ON: tuple[Group, ...] = ("target", "other_relation", "plain_text")
+"""Groups that random shares of all neurons are silenced on."""
+CURVE_METRICS = ("p_before", "p_after", "delta_logprob")
+"""Metrics of curves: ranks and top answers are not looked at there."""
 
 
 class Cell(NamedTuple):
-    """One thing to measure: neurons of a fact under a change, on a group of texts."""
+    """One thing to measure: neurons of a fact under a change, on a group of texts.
 
-    fact: Candidate
+    ``kind`` is what rows call ``neurons``: ``"method"``, or which control the neurons are.
+    """
+
+    target: Candidate
     method: str
     selection: str
     kind: str
@@ -43,7 +49,7 @@ class Cell(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Everything to measure about one method's neurons of some facts."""
+    """Everything to measure about one method's neurons of some facts, all of them in one view."""
 
     label: str
     scored: MethodScores
@@ -77,31 +83,29 @@ class Measurement:
         model = evaluator.model
         layers: list[tuple[str, list[int] | None]] = [("all", None)]
         layers += [(f"layer {layer}", [layer]) for layer in range(model.n_layers) if model.n_layers > 1]
-        prompts = [p for c in targets for p in self.groups[c.fact.id]["target"]]
-        before = evaluator.run([Job(p, INTACT, 1.0) for p in prompts])
+        texts = [text for c in targets for text in self.groups[c.fact.id]["target"]]
+        clean = evaluator.run([Job(text, INTACT, 1.0) for text in texts])
         for selection, which in layers:
-            outcomes = zip(before, evaluator.without_ffn(prompts, which), strict=True)
+            before, after = iter(clean), iter(evaluator.without_ffn(texts, which))
             size = model.n_neurons * (model.n_layers if which is None else 1)
             for c in targets:
-                own = [next(outcomes) for _ in self.groups[c.fact.id]["target"]]
-                found = effect([b for b, _ in own], [a for _, a in own])
                 cell = Cell(c, WHOLE_FFN, selection, "method", INTACT, "suppress", Change(0.0), "target")
-                self._add(cell, size, len(own), found)
+                self._add(cell, size, before, after)
 
     def dropout(self, evaluator: Evaluator, targets: Sequence[Candidate]) -> None:
         """Random shares of all neurons at zero: what a model that was trained with dropout does not care about."""
-        model, plan = evaluator.model, []
+        model = evaluator.model
         total = model.n_layers * model.n_neurons
+        cells = []
         for c in targets:
             for share in self.settings.dropout:
                 rng = numpy_generator(self.settings.seed, DROPOUT, c.fact.id, share)
                 drawn = rng.permutation(total)[: max(1, round(share * total))]
                 neurons = NeuronSet(Neuron(*divmod(int(i), model.n_neurons)) for i in drawn)
-                plan += [
-                    Cell(c, DROPOUT, f"{share:.3g}", "random", neurons, "suppress", Change(0.0), group)
-                    for group in DROPPED_ON
-                ]
-        self._measure(plan, evaluator)
+                selection = f"{share:.3g}"
+                for group in DROPPED_ON:
+                    cells.append(Cell(c, DROPOUT, selection, "random", neurons, "suppress", Change(0.0), group))
+        self._measure(cells, evaluator)
 
     def plan(
         self,
@@ -113,22 +117,21 @@ class Measurement:
         relations: Mapping[str, str],
     ) -> Plan:
         """What is to be measured about one method's neurons of some facts."""
-        model, cells = evaluator.model, []
+        cells = []
         for selection, sets in scored.sets.items():
-            most = max((len(s) for s in sets.values()), default=0)
-            chosen = SelectedNeurons(
-                model, sets, relations, {c.fact.id: scored.lowest(c.fact.id, most) for c in targets},
-                self.settings.seed,
-            )  # fmt: skip
+            most = max((len(neurons) for neurons in sets.values()), default=0)
+            lowest = {c.fact.id: scored.lowest(c.fact.id, most) for c in targets}
+            selected = SelectedNeurons(evaluator.model, sets, relations, lowest, self.settings.seed)
             for c in targets:
                 for intervention in self.settings.interventions:
-                    cells += self._cells(c, label, selection, chosen, intervention, interventions)
+                    cells += self._cells(c, label, selection, selected, intervention, interventions)
         return Plan(label, scored, evaluator, targets, cells)
 
     def methods(self, plans: Sequence[Plan]) -> None:
         """Measure what is planned, the cells of all methods in one go: a text needs one clean pass then, not many."""
         for evaluator in {id(plan.evaluator): plan.evaluator for plan in plans}.values():
-            evaluator.run(self._jobs([cell for plan in plans if plan.evaluator is evaluator for cell in plan.cells]))
+            cells = [cell for plan in plans if plan.evaluator is evaluator for cell in plan.cells]
+            evaluator.run(self._jobs(cells))
         for plan in plans:
             self._measure(plan.cells, plan.evaluator)
             if self.settings.curves and not isinstance(plan.evaluator.model, UnitModel):
@@ -145,69 +148,93 @@ class Measurement:
                 curve, share = name.split()
                 cell = Cell(c, label, CURVE + share, "method", INTACT, curve, NOTHING, "target")
                 size = int(mask.sum() if curve == KEEP else (1 - mask).sum())
-                found = effect(before, after)
-                # Ranks and top answers are not looked at here.
-                self._add(cell, size, len(texts), {m: found[m] for m in ("p_before", "p_after", "delta_logprob")})
+                self._add(cell, size, iter(before), iter(after), CURVE_METRICS)
 
     def _cells(
         self,
-        c: Candidate,
+        target: Candidate,
         label: str,
         selection: str,
-        chosen: SelectedNeurons,
+        selected: SelectedNeurons,
         intervention: str,
         interventions: Interventions,
     ) -> list[Cell]:
+        """The method's own neurons on all groups, and its controls on the fact itself."""
         kinds = [k for k in self.settings.controls if selection == "refined" or k in BUDGET_CONTROLS]
         cells = []
         for kind in ("method", *kinds):
-            neurons = chosen.sets[c.fact.id]
-            if kind != "method":
-                control = chosen.control(kind, c.fact.id, self._strength(kind, c, chosen, intervention))
-                if control is None:
-                    continue
-                neurons = control
-            change = interventions.of(intervention, c, neurons)
-            if change is not None:
-                # What control neurons do to other facts says nothing about the method: the fact alone is asked.
-                measured = GROUPS if kind == "method" else ("target",)
-                cells += [Cell(c, label, selection, kind, neurons, intervention, change, group) for group in measured]
+            neurons = self._neurons(kind, target, selected, intervention)
+            if neurons is None:
+                continue
+            change = interventions.of(intervention, target, neurons)
+            if change is None:
+                continue
+            # What control neurons do to other facts says nothing about the method: the fact alone is asked.
+            groups = GROUPS if kind == "method" else ("target",)
+            for group in groups:
+                cells.append(Cell(target, label, selection, kind, neurons, intervention, change, group))
         return cells
 
-    def _strength(self, kind: str, c: Candidate, chosen: SelectedNeurons, intervention: str) -> Tensor | None:
-        """What a matched control is matched on: how much neurons write, or for amplification their gradients."""
-        if kind != "random_matched" or isinstance(chosen.model, UnitModel):
-            return None
-        if c.fact.id not in self._strengths:
-            self._strengths[c.fact.id] = strengths(chosen.model, c.prompts)
-        return self._strengths[c.fact.id][intervention.startswith("amplify")]
+    def _neurons(self, kind: str, target: Candidate, selected: SelectedNeurons, intervention: str) -> NeuronSet | None:
+        """The method's neurons or a control set of them; None where there is no such control."""
+        fact = target.fact.id
+        if kind == "method":
+            return selected.sets[fact]
+        if kind != "random_matched" or isinstance(selected.model, UnitModel):
+            return selected.control(kind, fact)
+        if fact not in self._strengths:
+            self._strengths[fact] = strengths(selected.model, target.prompts)
+        # Matched on how much neurons write, or for amplification on the size of their gradients.
+        write, slope = self._strengths[fact]
+        return selected.control(kind, fact, slope if intervention.startswith("amplify") else write)
 
-    def _measure(self, plan: Sequence[Cell], evaluator: Evaluator) -> None:
+    def _measure(self, cells: Sequence[Cell], evaluator: Evaluator) -> None:
         """Run all cells in one go, then read off the rows."""
-        outcomes = evaluator.run(self._jobs(plan))
+        outcomes = evaluator.run(self._jobs(cells))
         half = len(outcomes) // 2
         after, before = iter(outcomes[:half]), iter(outcomes[half:])
-        for cell in plan:
-            own = self._texts(cell)
-            if own:
-                found = effect([next(before) for _ in own], [next(after) for _ in own])
-                self._add(cell, len(cell.neurons), len(own), found)
+        for cell in cells:
+            if self._texts(cell):
+                self._add(cell, len(cell.neurons), before, after)
 
     def _texts(self, cell: Cell) -> tuple[Text, ...]:
-        return self.groups[cell.fact.fact.id][cell.group]
+        return self.groups[cell.target.fact.id][cell.group]
 
-    def _jobs(self, plan: Sequence[Cell]) -> list[Job]:
+    def _jobs(self, cells: Sequence[Cell]) -> list[Job]:
         """Every cell's texts under its change, then all of them as the model is."""
-        jobs = [Job(text, cell.neurons, *cell.change) for cell in plan for text in self._texts(cell)]
+        jobs = [Job(text, cell.neurons, *cell.change) for cell in cells for text in self._texts(cell)]
         return [*jobs, *(Job(job.text, INTACT, 1.0) for job in jobs)]
 
-    def _add(self, cell: Cell, size: int, n_prompts: int, found: Mapping[str, float]) -> None:
+    def _add(
+        self,
+        cell: Cell,
+        size: int,
+        before: Iterator[Outcome],
+        after: Iterator[Outcome],
+        metrics: Sequence[str] | None = None,
+    ) -> None:
+        """Rows of a cell from the next outcomes, one for each of its texts.
+
+        Parameters
+        ----------
+        size : number of neurons that were changed.
+        metrics : which to keep; all if not given.
+        """
+        texts = self._texts(cell)
+        found = effect([next(before) for _ in texts], [next(after) for _ in texts])
         common = {
-            "fact": cell.fact.fact.id, "relation": cell.fact.fact.relation, "method": cell.method,
-            "selection": cell.selection, "neurons": cell.kind, "n_neurons": size,
-            "intervention": cell.intervention, "group": cell.group, "n_prompts": n_prompts,
-        }  # fmt: skip
-        self.rows += [common | {"metric": metric, "value": value} for metric, value in found.items()]
+            "fact": cell.target.fact.id,
+            "relation": cell.target.fact.relation,
+            "method": cell.method,
+            "selection": cell.selection,
+            "neurons": cell.kind,
+            "n_neurons": size,
+            "intervention": cell.intervention,
+            "group": cell.group,
+            "n_prompts": len(texts),
+        }
+        for metric in metrics or found:
+            self.rows.append(common | {"metric": metric, "value": found[metric]})
 
 
 def chunks(targets: Sequence[Candidate], size: int, whole_relations: bool = False) -> list[tuple[Candidate, ...]]:
@@ -225,7 +252,6 @@ def chunks(targets: Sequence[Candidate], size: int, whole_relations: bool = Fals
 
 def nothing_measured() -> pd.DataFrame:
     """Rows of a run that was stopped before the first chunk was finished: none, with the usual columns."""
-    columns = ["fact", "relation", "method", "selection", "neurons", "n_neurons", "intervention", "group",
-               "n_prompts", "metric", "value"]  # fmt: skip
-    frame: pd.DataFrame = pd.DataFrame({c: pd.Series(dtype=np.float64 if c == "value" else object) for c in columns})
+    dtypes = {column: np.float64 if column == "value" else object for column in ROW}
+    frame: pd.DataFrame = pd.DataFrame({column: pd.Series(dtype=dtype) for column, dtype in dtypes.items()})
     return frame

@@ -92,15 +92,18 @@ def compare_grid(
         if "." in factor.name and factor.name.split(".")[0] not in labels:
             raise ConfigError(unknown("method in --grid", factor.name.split(".")[0], labels))
     rows, manifests = [], []
-    for levels in itertools.product(*(factor.levels for factor in factors)):
-        chosen = dict(zip(names, levels, strict=True))
-        found = _combination(model, facts, methods, chosen, folder, settings)
-        rows.append(found.rows.assign(**{name: str(level) for name, level in chosen.items()}))
-        manifests.append({"levels": {n: str(v) for n, v in chosen.items()}, "manifest": found.manifest})
+    for combination in itertools.product(*(factor.levels for factor in factors)):
+        levels = dict(zip(names, combination, strict=True))
+        found = _combination(model, facts, methods, levels, folder, settings)
+        named = {name: str(level) for name, level in levels.items()}
+        rows.append(found.rows.assign(**named))
+        manifests.append({"levels": named, "manifest": found.manifest})
     manifest = {
-        "factors": {f.name: list(f.levels) for f in factors}, "methods": labels,
-        "settings": {k: v for k, v in settings.items() if v is not None}, "combinations": manifests,
-    }  # fmt: skip
+        "factors": {f.name: list(f.levels) for f in factors},
+        "methods": labels,
+        "settings": {k: v for k, v in settings.items() if v is not None},
+        "combinations": manifests,
+    }
     grid = Grid(pd.concat(rows, ignore_index=True), manifest)
     if folder is not None:
         grid.save(folder)
@@ -112,16 +115,21 @@ def _label(method: str) -> str:
 
 
 def _combination(
-    model: NeuronModel, facts: str | Path | Sequence[Fact], methods: Sequence[str], chosen: Mapping[str, Any],
-    folder: str | Path | None, settings: Mapping[str, Any],
-) -> Comparison:  # fmt: skip
-    own = {name: level for name, level in chosen.items() if "." not in name}
+    model: NeuronModel,
+    facts: str | Path | Sequence[Fact],
+    methods: Sequence[str],
+    levels: Mapping[str, Any],
+    folder: str | Path | None,
+    settings: Mapping[str, Any],
+) -> Comparison:
+    """The comparison with these levels, run or read."""
+    own = {name: level for name, level in levels.items() if "." not in name}
     if "interventions" in own:
         own["interventions"] = (own["interventions"],)
-    varied = [_varied(method, chosen) for method in methods]
+    varied = [_varied(method, levels) for method in methods]
     place = None
     if folder is not None:
-        place = Path(folder) / "combinations" / ",".join(f"{name}={level}" for name, level in chosen.items())
+        place = Path(folder) / "combinations" / ",".join(f"{name}={level}" for name, level in levels.items())
         if (place / "manifest.json").is_file():
             found = Comparison.load(place)
             if found.complete:
@@ -129,9 +137,11 @@ def _combination(
     return compare(model, facts, varied, folder=place, **{**settings, **own})
 
 
-def _varied(method: str, chosen: Mapping[str, Any]) -> Method:
+def _varied(method: str, levels: Mapping[str, Any]) -> Method:
     """A method with the parameters that its factors give it."""
-    made, label = make_method(method), _label(method)
+    made = make_method(method)
+    label = _label(method)
     own = f"{label}."
-    given = {name.removeprefix(own): level for name, level in chosen.items() if name.startswith(own)}
-    return Method(with_params(type(made.scorer), made.scorer.params() | given), made.units, label)
+    given = {name.removeprefix(own): level for name, level in levels.items() if name.startswith(own)}
+    scorer = with_params(type(made.scorer), made.scorer.params() | given)
+    return Method(scorer, made.units, label)

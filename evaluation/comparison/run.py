@@ -16,7 +16,7 @@ from kn_attrib.evaluation.comparison.control_facts import group_prompts
 from kn_attrib.evaluation.comparison.effect_stage import Measurement, Plan, chunks, nothing_measured
 from kn_attrib.evaluation.comparison.score_stage import FittedScorer, MethodScores, joined_scores
 from kn_attrib.evaluation.comparison.settings import Settings
-from kn_attrib.evaluation.comparison.views import FactsInView, Views
+from kn_attrib.evaluation.comparison.views import FactsInView, Views, queries_of
 from kn_attrib.evaluation.measure.interventions import Interventions
 from kn_attrib.evaluation.measure.known_facts import USED, Candidate, Selection, select_facts
 from kn_attrib.evaluation.measure.outcomes import Evaluator
@@ -34,6 +34,7 @@ from kn_attrib.scoring.score import checked, fit
 SCORED_AT_ONCE, MEASURED_AT_ONCE = 64, 17
 """Facts of one unit of work: of scoring (more where a relation has more), and of interventions."""
 PROBED = 8
+"""Facts that methods which compare facts are given as others when they are probed."""
 
 
 class ComparisonInterrupted(KeyboardInterrupt):
@@ -104,16 +105,22 @@ class Run:
         for c in selection.pool:
             if c.status != USED and taken[c.fact.relation] < self.settings.contrast_facts:
                 taken[c.fact.relation] += 1
-                queries += [query for text in c.prompts for query in text.queries]
+                queries += queries_of([c])
         return queries
 
     def _select(self) -> Selection:
         s = self.settings
         with progress_bar("asking the model for all facts", None, self.progress) as update:
             selection = select_facts(
-                self.model, self.facts, limit=s.limit, max_prompts=s.max_prompts,
-                known_share=s.known_share, keep=s.keep, max_rows=s.max_rows, progress=update,
-            )  # fmt: skip
+                self.model,
+                self.facts,
+                limit=s.limit,
+                max_prompts=s.max_prompts,
+                known_share=s.known_share,
+                keep=s.keep,
+                max_rows=s.max_rows,
+                progress=update,
+            )
         if not selection.targets:
             raise selection.no_facts(f"none of the {len(self.facts)} facts can be judged on {self.model.name}")
         return selection
@@ -121,21 +128,26 @@ class Run:
     def _score(self, views: Views, scored: dict[str, MethodScores]) -> None:
         """First stage: every method's scores of all facts."""
         for number, (label, method) in enumerate(self.asked.items()):
-            own = views.of(method.units)
-            found = []
-            with progress_bar(
-                f"{label}: scoring prompts", sum(len(view.queries) for view in own), self.progress
-            ) as update:
-                for p, view in enumerate(own):
-                    others = [query for other in own if other is not view for query in other.queries]
+            in_views = views.of(method.units)
+            parts: list[MethodScores] = []
+            total = sum(len(view.queries) for view in in_views)
+            with progress_bar(f"{label}: scoring prompts", total, self.progress) as update:
+                for place, view in enumerate(in_views):
+                    others = [query for other in in_views if other is not view for query in other.queries]
                     fitted = FittedScorer(method.scorer, view, [*others, *views.contrast])
-                    for c, targets in enumerate(chunks(view.targets, SCORED_AT_ONCE, whole_relations=True)):
+                    parts += self._scores(f"scores-{number}-{place}", fitted, update)
+            scored[label] = joined_scores(parts, views.cost[method.units])
 
-                        def work(fitted: FittedScorer = fitted, targets: tuple[Candidate, ...] = targets) -> Entry:
-                            return fitted.score(targets, self.settings, update).to_entry()
+    def _scores(self, name: str, fitted: FittedScorer, update: Callable[[int], object]) -> list[MethodScores]:
+        """One method's scores of a view's facts, chunk by chunk."""
+        parts = []
+        for number, targets in enumerate(chunks(fitted.view.targets, SCORED_AT_ONCE, whole_relations=True)):
 
-                        found.append(MethodScores.of_entry(self.journal.get(f"scores-{number}-{p}-{c}", work)))
-            scored[label] = joined_scores(found, views.cost[method.units])
+            def work(targets: tuple[Candidate, ...] = targets) -> Entry:
+                return fitted.score(targets, self.settings, update).to_entry()
+
+            parts.append(MethodScores.of_entry(self.journal.get(f"{name}-{number}", work)))
+        return parts
 
     def _intervene(self, views: Views, scored: Mapping[str, MethodScores], rows: list[pd.DataFrame]) -> None:
         """Second stage: interventions on chunk after chunk of facts."""
@@ -153,9 +165,21 @@ class Run:
                 rows.append(self.journal.get(f"rows-{number}", work).frame)
 
     def _measure(
-        self, views: Views, scored: Mapping[str, MethodScores], targets: Sequence[Candidate], plain: Sequence[Text],
-        interventions: dict[int, Interventions], progress: Callable[[int], object],
-    ) -> pd.DataFrame:  # fmt: skip
+        self,
+        views: Views,
+        scored: Mapping[str, MethodScores],
+        targets: Sequence[Candidate],
+        plain: Sequence[Text],
+        interventions: dict[int, Interventions],
+        progress: Callable[[int], object],
+    ) -> pd.DataFrame:
+        """Rows of one chunk of facts.
+
+        Parameters
+        ----------
+        plain : words of ordinary sentences.
+        interventions : of each view so far, by the id of its model; filled as needed and shared by all chunks.
+        """
         s, pool = self.settings, views.selection.pool
         groups = {c.fact.id: group_prompts(c, pool, s.control_facts, s.seed, plain) for c in targets}
         measurement = Measurement(s, groups)
@@ -168,14 +192,14 @@ class Run:
         (whole,) = views.of(None)
         measurement.whole_ffn(evaluator_of(whole), targets)
         measurement.dropout(evaluator_of(whole), targets)
-        relations = {c.fact.id: c.fact.relation for c in views.selection.targets}
+        relations = views.selection.relations
         plans: list[Plan] = []
         for label, method in self.asked.items():
             for view in views.of(method.units):
                 members = {c.fact.id for c in view.targets}
-                some = [c for c in targets if c.fact.id in members]
-                usual = interventions.setdefault(id(view.model), Interventions(view.model, pool, s.factor, s.seed))
-                plans.append(measurement.plan(label, scored[label], evaluator_of(view), usual, some, relations))
+                here = [c for c in targets if c.fact.id in members]
+                own = interventions.setdefault(id(view.model), Interventions(view.model, pool, s.factor, s.seed))
+                plans.append(measurement.plan(label, scored[label], evaluator_of(view), own, here, relations))
         measurement.methods(plans)
         progress(len(self.asked))
         return measurement.frame()
@@ -186,41 +210,55 @@ class Run:
         return plain_texts(self.model, given, s.seed)
 
     def _result(
-        self, selection: Selection, scored: Mapping[str, MethodScores], rows: Sequence[pd.DataFrame], started: float,
+        self,
+        selection: Selection,
+        scored: Mapping[str, MethodScores],
+        rows: Sequence[pd.DataFrame],
+        started: float,
         complete: bool,
-    ) -> Comparison:  # fmt: skip
+    ) -> Comparison:
         frames = [frame for frame in rows if not frame.empty]
-        relation = {c.fact.id: c.fact.relation for c in selection.targets}
-        neurons = [
-            {"method": label, "selection": name, "fact": fact, "relation": relation[fact], "layer": n.layer,
-             "neuron": n.index}
-            for label, each in scored.items() for name, found in each.sets.items() for fact, own in found.items()
-            for n in own
-        ]  # fmt: skip
-        measured = set(pd.concat(frames).method) if frames else set()
-        methods = [self._describe(label, scored[label]) for label in self.asked if label in measured]
+        measured = pd.concat(frames, ignore_index=True) if frames else nothing_measured()
+        finished = set(measured.method)
+        methods = [self._describe(label, scored[label]) for label in self.asked if label in finished]
+        units = {method["method"]: method["units"] for method in methods}
         manifest = manifest_of(
             self.model, self.facts, started, complete=complete, settings=asdict(self.settings), methods=methods
         )
         manifest["facts"]["left_out_texts"] = causes([s for c in selection.candidates for s in c.skipped])
         return Comparison(
-            pd.concat(frames, ignore_index=True) if frames else nothing_measured(),
-            selection.to_frame(),
-            pd.DataFrame(neurons, columns=["method", "selection", "fact", "relation", "layer", "neuron"]),
-            manifest,
-            agreement(scored, relation, {m["method"]: m["units"] for m in methods})
-            if methods
-            else agreement({}, {}, {}),
+            rows=measured,
+            facts=selection.to_frame(),
+            neurons=_neuron_table(scored, selection.relations),
+            manifest=manifest,
+            agreement=agreement(scored, selection.relations, units),
         )
 
     def _describe(self, label: str, scored: MethodScores) -> dict[str, Any]:
+        """A method's record in the manifest."""
         method = self.asked[label]
         stable = [value for value in scored.stability.values() if not math.isnan(value)]
         return {
-            "method": label, "name": method.scorer.name, "params": method.scorer.params(),
-            "units": str(method.units or "neurons"), "units_per_layer": next(iter(scored.means.values())).shape[1],
-            "unit_params": method.units.params() if method.units else {}, **scored.spent, "prompts": scored.prompts,
+            "method": label,
+            "name": method.scorer.name,
+            "params": method.scorer.params(),
+            "units": str(method.units or "neurons"),
+            "units_per_layer": next(iter(scored.means.values())).shape[1],
+            "unit_params": method.units.params() if method.units else {},
+            **scored.spent,
+            "prompts": scored.prompts,
             "seconds_per_prompt": scored.spent["seconds"] / scored.prompts,
             "median_relative_gap": None if scored.gaps is None else float(scored.gaps.median()),
             "stability": sum(stable) / len(stable) if stable else None,
-        }  # fmt: skip
+        }
+
+
+def _neuron_table(scored: Mapping[str, MethodScores], relations: Mapping[str, str]) -> pd.DataFrame:
+    """All selected neurons, one a row."""
+    rows = []
+    for label, scores in scored.items():
+        for selection, sets in scores.sets.items():
+            for fact, neurons in sets.items():
+                rows += [(label, selection, fact, relations[fact], n.layer, n.index) for n in neurons]
+    frame: pd.DataFrame = pd.DataFrame(rows, columns=["method", "selection", "fact", "relation", "layer", "neuron"])
+    return frame

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from kn_attrib.evaluation.comparison.settings import Settings
-from kn_attrib.evaluation.comparison.views import FactsInView
+from kn_attrib.evaluation.comparison.views import FactsInView, queries_of
 from kn_attrib.evaluation.measure.known_facts import Candidate
 from kn_attrib.evaluation.records.journal import Entry
 from kn_attrib.facts.prompts import Prompt
@@ -22,6 +22,7 @@ from kn_attrib.scoring.refinement import Refinement, refine_all
 from kn_attrib.scoring.score import fit, score_prompts
 from kn_attrib.scoring.scorer import Scorer
 
+Value = TypeVar("Value")
 Sets = dict[str, dict[str, NeuronSet]]
 """Selection -> fact -> neurons."""
 STABLE_AT = 10
@@ -62,9 +63,14 @@ class MethodScores:
         if self.gaps is not None:
             tensors["gaps"] = self.gaps
         # Lists, because JSON objects do not keep an order.
-        sets = [[name, [[list(n) for n in found[fact]] for fact in facts]] for name, found in self.sets.items()]
-        record = {"facts": facts, "sets": sets, "stability": dict(self.stability), "spent": dict(self.spent),
-                  "prompts": self.prompts}  # fmt: skip
+        sets = [[name, [_pairs(chosen[fact]) for fact in facts]] for name, chosen in self.sets.items()]
+        record = {
+            "facts": facts,
+            "sets": sets,
+            "stability": dict(self.stability),
+            "spent": dict(self.spent),
+            "prompts": self.prompts,
+        }
         return Entry(tensors, record=record)
 
     @classmethod
@@ -72,37 +78,44 @@ class MethodScores:
         """What `to_entry` has made."""
         record: Mapping[str, Any] = entry.record
         facts = record["facts"]
+        sets: Sets = {}
+        for name, chosen in record["sets"]:
+            neurons = [NeuronSet((layer, index) for layer, index in pairs) for pairs in chosen]
+            sets[name] = dict(zip(facts, neurons, strict=True))
         return cls(
-            dict(zip(facts, entry.tensors["means"], strict=True)),
-            {
-                name: {
-                    f: NeuronSet((layer, index) for layer, index in own) for f, own in zip(facts, found, strict=True)
-                }
-                for name, found in record["sets"]
-            },
-            record["stability"],
-            entry.tensors.get("gaps"),
-            record["spent"],
-            record["prompts"],
+            means=dict(zip(facts, entry.tensors["means"], strict=True)),
+            sets=sets,
+            stability=record["stability"],
+            gaps=entry.tensors.get("gaps"),
+            spent=record["spent"],
+            prompts=record["prompts"],
         )
 
 
+def _pairs(neurons: NeuronSet) -> list[list[int]]:
+    return [list(neuron) for neuron in neurons]
+
+
 def joined_scores(parts: Sequence[MethodScores], before: Mapping[str, float]) -> MethodScores:
-    """The same method's results for different facts as one, on top of what was spent before (on fitting units)."""
+    """One method's scores of different facts as one, on top of what was spent before (on fitting units)."""
     gaps = [part.gaps for part in parts if part.gaps is not None]
-    names = list(dict.fromkeys(name for part in parts for name in part.sets))
+    names = dict.fromkeys(name for part in parts for name in part.sets)
     return MethodScores(
-        {fact: mean for part in parts for fact, mean in part.means.items()},
-        {name: {f: n for part in parts for f, n in part.sets.get(name, {}).items()} for name in names},
-        {fact: value for part in parts for fact, value in part.stability.items()},
-        torch.cat(gaps) if gaps else None,
-        {key: spent + sum(part.spent[key] for part in parts) for key, spent in before.items()},
-        sum(part.prompts for part in parts),
+        means=_merged([part.means for part in parts]),
+        sets={name: _merged([part.sets.get(name, {}) for part in parts]) for name in names},
+        stability=_merged([part.stability for part in parts]),
+        gaps=torch.cat(gaps) if gaps else None,
+        spent={what: spent + sum(part.spent[what] for part in parts) for what, spent in before.items()},
+        prompts=sum(part.prompts for part in parts),
     )
 
 
+def _merged(parts: Sequence[Mapping[str, Value]]) -> dict[str, Value]:
+    return {fact: value for part in parts for fact, value in part.items()}
+
+
 class FittedScorer:
-    """A scorer that is fitted to a view's facts when it is first needed: not at all if everything is scored already.
+    """A method's scorer, fitted to a view's facts when it is first needed: not at all if all is scored already.
 
     Parameters
     ----------
@@ -118,34 +131,33 @@ class FittedScorer:
         self, targets: Sequence[Candidate], settings: Settings, progress: Callable[[int], object] | None
     ) -> MethodScores:
         """Score some of the view's facts and select neurons."""
-        queries = [query for c in targets for text in c.prompts for query in text.queries]
+        queries = queries_of(targets)
         with spending(self.view.model.execution.cost) as spent:
             if self._fitted is None:
                 self._fitted = fit(self.scorer, self.view.model, self.view.queries, self.others)
             scores = score_prompts(self.view.model, queries, self._fitted, progress=progress)
-        sets = {name: refine_all(scores, each) for name, each in selections(self.scorer, settings, scores).items()}
-        each_fact = {fact: scores.for_fact(fact) for fact in scores.fact_ids}
+        by_fact = {fact: scores.for_fact(fact) for fact in scores.fact_ids}
+        ways = selections(self.scorer, settings, scores)
         return MethodScores(
-            {fact: own.values.double().mean(0).float() for fact, own in each_fact.items()},
-            sets,
-            {fact: stability(own) for fact, own in each_fact.items()},
-            relative_gaps(scores),
-            spent,
-            len(scores),
+            means={fact: own.values.double().mean(0).float() for fact, own in by_fact.items()},
+            sets={name: refine_all(scores, refinement) for name, refinement in ways.items()},
+            stability={fact: stability(own) for fact, own in by_fact.items()},
+            gaps=relative_gaps(scores),
+            spent=spent,
+            prompts=len(scores),
         )
 
 
 def selections(scorer: Scorer, settings: Settings, scores: NeuronScores) -> dict[str, Refinement]:
     """How neurons are chosen, by name: ``"refined"``, and ``"k=…"`` for each budget that the units allow."""
-    chosen = Refinement.preset(settings.refinement) if settings.refinement else Refinement(threshold=scorer.threshold)
-    threshold, share = settings.threshold, settings.share
-    chosen = replace(
-        chosen,
-        threshold=chosen.threshold if threshold is None else threshold,
-        share=chosen.share if share is None else share,
-    )
+    preset = settings.refinement
+    refined = Refinement.preset(preset) if preset else Refinement(threshold=scorer.threshold)
+    if settings.threshold is not None:
+        refined = replace(refined, threshold=settings.threshold)
+    if settings.share is not None:
+        refined = replace(refined, share=settings.share)
     size = math.prod(scores.shape[1:])
-    return {"refined": chosen} | {f"k={k}": replace(chosen, k=k) for k in settings.budgets if k <= size}
+    return {"refined": refined} | {f"k={k}": replace(refined, k=k) for k in settings.budgets if k <= size}
 
 
 def stability(own: NeuronScores) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -16,7 +16,7 @@ from kn_attrib.units.view import Units
 
 @dataclass(frozen=True)
 class FactsInView:
-    """Facts that are scored and judged in one model or view, and what judges them there."""
+    """Facts that are scored and judged in one model or view, and the evaluator that judges them there."""
 
     evaluator: Evaluator
     targets: tuple[Candidate, ...]
@@ -29,12 +29,17 @@ class FactsInView:
     @cached_property
     def queries(self) -> list[Prompt]:
         """The facts' attribution queries."""
-        return [query for c in self.targets for text in c.prompts for query in text.queries]
+        return queries_of(self.targets)
+
+
+def queries_of(facts: Iterable[Candidate]) -> list[Prompt]:
+    """The attribution queries of some facts."""
+    return [query for c in facts for text in c.prompts for query in text.queries]
 
 
 @dataclass
 class Views:
-    """The parts of a comparison for each kind of units: one for neurons, one for each view of other units.
+    """All targets of a comparison in the model itself, and, divided by relation, in views of it with other units.
 
     Views are fitted on attribution queries of the targets and of the contrast facts, once for all methods.
 
@@ -43,33 +48,32 @@ class Views:
     evaluator : of the model itself.
     selection : the facts.
     contrast : attribution queries of further facts.
+    cost : units -> what fitting their views took.
     """
 
     evaluator: Evaluator
     selection: Selection
     contrast: Sequence[Prompt]
     cost: dict[Units | None, dict[str, float]] = field(default_factory=dict)
-    _known: dict[Units | None, list[FactsInView]] = field(default_factory=dict)
+    _made: dict[Units | None, list[FactsInView]] = field(default_factory=dict)
 
     def of(self, units: Units | None) -> list[FactsInView]:
-        """The parts for some units (None: neurons), the first target's first."""
-        if units not in self._known:
-            model = self.evaluator.model
-            with spending(model.execution.cost) as self.cost[units]:
-                self._known[units] = (
-                    self._views(units) if units else [FactsInView(self.evaluator, self.selection.targets)]
-                )
-        return self._known[units]
+        """The views that show some units (None: the model itself, which shows neurons), the first target's first."""
+        if units not in self._made:
+            with spending(self.evaluator.model.execution.cost) as self.cost[units]:
+                self._made[units] = self._whole() if units is None else self._fitted(units)
+        return self._made[units]
 
-    def _views(self, units: Units) -> list[FactsInView]:
+    def _whole(self) -> list[FactsInView]:
+        return [FactsInView(self.evaluator, self.selection.targets)]
+
+    def _fitted(self, units: Units) -> list[FactsInView]:
         (whole,) = self.of(None)
         relations = {c.fact.relation for c in whole.targets}
         further = [query for query in self.contrast if query.fact.relation in relations]
-        views = units.views(whole.model, [*whole.queries, *further])
-        return [
-            FactsInView(
-                replace(self.evaluator, model=view),
-                tuple(c for c in whole.targets if views[c.fact.relation] is view),
-            )
-            for view in dict.fromkeys(views.values())
-        ]
+        view_of = units.views(whole.model, [*whole.queries, *further])
+        found = []
+        for view in dict.fromkeys(view_of.values()):
+            targets = tuple(c for c in whole.targets if view_of[c.fact.relation] is view)
+            found.append(FactsInView(replace(self.evaluator, model=view), targets))
+        return found

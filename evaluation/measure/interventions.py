@@ -65,14 +65,17 @@ class Interventions:
         if everywhere and isinstance(self.model, UnitModel):
             return None
         name = intervention.removesuffix(EVERYWHERE)
-        if name in ("suppress", "amplify"):
-            return Change(0.0 if name == "suppress" else self.factor, (), everywhere)
+        if name == "suppress":
+            return Change(0.0, everywhere=everywhere)
+        if name == "amplify":
+            return Change(self.factor, everywhere=everywhere)
         facts, usual = self.usual(target.fact.relation)
         others = [i for i, fact in enumerate(facts) if fact != target.fact.id]
         if not others:
             return None
         if name == "resample":
-            others = [others[int(numpy_generator(self.seed, "resample", target.fact.id).integers(len(others)))]]
+            rng = numpy_generator(self.seed, "resample", target.fact.id)
+            others = [others[int(rng.integers(len(others)))]]
         values = usual[others].mean(0)
         return Change(0.0, tuple(float(values[n.layer, n.index]) for n in neurons), everywhere)
 
@@ -87,11 +90,12 @@ class Interventions:
             chosen = [members[i] for i in rng.permutation(len(members))[:REFERENCES]]
             texts = [c.prompts[int(rng.integers(len(c.prompts)))] for c in chosen]
             found = torch.zeros(len(texts), self.model.n_layers, self.model.n_neurons, dtype=torch.float64)
-            queries = [(i, query) for i, text in enumerate(texts) for query in text.queries]
-            for indices, batch in self.model.batches([query for _, query in queries]):
+            owners = [i for i, text in enumerate(texts) for _ in text.queries]
+            queries = [query for text in texts for query in text.queries]
+            for indices, batch in self.model.batches(queries):
                 values = self.model.record(batch).double().cpu()
                 for index, value in zip(indices, values, strict=True):
-                    owner = queries[index][0]
+                    owner = owners[index]
                     found[owner] += value / len(texts[owner])
             self._usual[relation] = [c.fact.id for c in chosen], found
         return self._usual[relation]

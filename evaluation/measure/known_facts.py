@@ -69,6 +69,11 @@ class Selection:
         """Facts that may serve as controls: the targets, and those beyond the limit."""
         return tuple(c for c in self.candidates if c.status in (USED, "limit"))
 
+    @property
+    def relations(self) -> dict[str, str]:
+        """Each target's relation."""
+        return {c.fact.id: c.fact.relation for c in self.targets}
+
     def to_frame(self) -> pd.DataFrame:
         """One row per fact: triple, status, prompts used and left out, what the model knows."""
         frame: pd.DataFrame = pd.DataFrame(
@@ -119,44 +124,57 @@ def select_facts(
         selected on.
     keep : reasons (``"unknown"``, ``"ambiguous"``, ``"leaking"``) that shall not exclude a fact.
     """
-    encoded = {split: _encode(model, facts, split, max_prompts) for split in ("prompts", "held_out")}
-    answers = _ask(model, encoded["prompts"][0], max_rows, progress)
+    prompts, without_prompt = _encode(model, facts, "prompts", max_prompts)
+    held_out, without_held_out = _encode(model, facts, "held_out", None)
+    answers = _ask(model, prompts, max_rows, progress)
     candidates = []
     for fact in facts:
-        prompts, held_out = (tuple(encoded[split][0].get(fact.id, ())) for split in ("prompts", "held_out"))
-        skipped = tuple(r for split in ("prompts", "held_out") for r in encoded[split][1].get(fact.id, ()))
+        own = tuple(prompts.get(fact.id, ()))
+        judged = tuple(held_out.get(fact.id, ()))
         p, correct = answers.get(fact.id, (np.nan, 0.0))
-        status = _status(fact, bool(prompts and held_out), correct >= known_share, keep)
-        candidates.append(Candidate(fact, prompts, held_out, skipped, correct, p, np.nan, status))
+        candidate = Candidate(
+            fact=fact,
+            prompts=own,
+            held_out=judged,
+            skipped=(*without_prompt.get(fact.id, ()), *without_held_out.get(fact.id, ())),
+            correct=correct,
+            p_prompts=p,
+            p_held_out=np.nan,
+            status=_status(fact, bool(own and judged), correct >= known_share, keep),
+        )
+        candidates.append(candidate)
     limited = _limited(candidates, limit)
     # Asked of the facts that are judged alone: with many facts the others would take longer than everything else.
-    asked = _ask(model, {c.fact.id: list(c.held_out) for c in limited if c.status == USED}, max_rows, progress)
-    return Selection(tuple(replace(c, p_held_out=asked.get(c.fact.id, (np.nan,))[0]) for c in limited))
+    used = {c.fact.id: list(c.held_out) for c in limited if c.status == USED}
+    p_held_out = {fact: p for fact, (p, _) in _ask(model, used, max_rows, progress).items()}
+    return Selection(tuple(replace(c, p_held_out=p_held_out.get(c.fact.id, np.nan)) for c in limited))
 
 
 def _encode(
-    model: NeuronModel, facts: FactSet, split: Split, max_prompts: int | None
+    model: NeuronModel, facts: FactSet, split: Split, most: int | None
 ) -> tuple[dict[str, list[Text]], dict[str, list[Skipped]]]:
+    """Texts of each fact, at most so many, and those that cannot be put to the model."""
     encoding = model.encoder.encode_all(facts, split)
-    found: dict[str, list[Text]] = defaultdict(list)
+    texts: dict[str, list[Text]] = defaultdict(list)
     skipped: dict[str, list[Skipped]] = defaultdict(list)
     for text in encoding.texts:
-        if split == "held_out" or max_prompts is None or len(found[text.fact.id]) < max_prompts:
-            found[text.fact.id].append(text)
+        if most is None or len(texts[text.fact.id]) < most:
+            texts[text.fact.id].append(text)
     for each in encoding.skipped:
         skipped[each.fact].append(each)
-    return found, skipped
+    return texts, skipped
 
 
 def _ask(
     model: NeuronModel,
-    found: dict[str, list[Text]],
+    texts: dict[str, list[Text]],
     max_rows: int,
     progress: Callable[[int], object] | None,
 ) -> dict[str, tuple[float, float]]:
     """Mean probability of the answer and share of prompts where each of its tokens is the most likely, per fact."""
-    queries = [query for group in found.values() for text in group for query in text.queries]
-    logprob, top_tokens = (torch.zeros(len(queries), dtype=torch.float64) for _ in range(2))
+    queries = [query for group in texts.values() for text in group for query in text.queries]
+    logprob = torch.zeros(len(queries), dtype=torch.float64)
+    top_tokens = torch.zeros_like(logprob)
     for indices, batch in model.batches(queries, max_rows):
         answer = model.answers(batch)
         logprob[indices] = answer.logprob.cpu().double()
@@ -165,19 +183,19 @@ def _ask(
             progress(len(indices))
     probability = by_text(logprob, queries).exp().numpy()
     top = (by_text(top_tokens, queries, mean=True) > 1 - 1e-9).double().numpy()
-    result, start = {}, 0
-    for fact, group in found.items():
+    answers, start = {}, 0
+    for fact, group in texts.items():
         part = slice(start, start + len(group))
-        result[fact] = (float(probability[part].mean()), float(top[part].mean()))
+        answers[fact] = (float(probability[part].mean()), float(top[part].mean()))
         start += len(group)
-    return result
+    return answers
 
 
 def _status(fact: Fact, usable: bool, known: bool, keep: Sequence[str]) -> str:
-    found = {"unknown": not known, "ambiguous": fact.is_ambiguous, "leaking": fact.leaks_answer}
     if not usable:
         return "unusable"
-    return next((reason for reason, holds in found.items() if holds and reason not in keep), USED)
+    reasons = {"unknown": not known, "ambiguous": fact.is_ambiguous, "leaking": fact.leaks_answer}
+    return next((reason for reason, holds in reasons.items() if holds and reason not in keep), USED)
 
 
 def _limited(candidates: list[Candidate], limit: int | None) -> tuple[Candidate, ...]:

@@ -22,7 +22,8 @@ def effect(before: Sequence[Outcome], after: Sequence[Outcome]) -> dict[str, flo
     """
     logs = np.array([[o.logprob for o in outcomes] for outcomes in (before, after)])
     change = logs[1] - logs[0]
-    (p_before, p_after), (log_before, log_after) = np.exp(logs).mean(1), logs.mean(1)
+    p_before, p_after = np.exp(logs).mean(1)
+    log_before, log_after = logs.mean(1)
     return {
         "p_before": float(p_before),
         "p_after": float(p_after),

@@ -89,18 +89,26 @@ class Evaluator:
         rows: dict[Prompt, list[int]] = defaultdict(list)
         for row, (query, _) in enumerate(wanted):
             rows[query].append(row)
+        positions: Positions = "all" if everywhere else "answer"
         found: list[Single] = [(0.0, 0, 0)] * len(wanted)
         for indices, batch in self.model.batches(queries, min(QUERIES_AT_ONCE, self.max_rows)):
-            own = [(row, prompt) for prompt, index in enumerate(indices) for row in rows[queries[index]]]
-            _, sets, factors, shifts, _ = zip(*(wanted[row][1] for row, _ in own), strict=True)
-            prompts = [prompt for _, prompt in own]
-            positions: Positions = "all" if everywhere else "answer"
-            for some, logits in scaled_logits(
-                self.model, batch, sets, prompts, factors, self.max_rows, shifts, positions
-            ):
+            own = [row for index in indices for row in rows[queries[index]]]
+            prompts = [prompt for prompt, index in enumerate(indices) for _ in rows[queries[index]]]
+            changes = [wanted[row][1] for row in own]
+            parts = scaled_logits(
+                self.model,
+                batch,
+                [job.neurons for job in changes],
+                prompts,
+                [job.factor for job in changes],
+                self.max_rows,
+                [job.shift for job in changes],
+                positions,
+            )
+            for some, logits in parts:
                 answers = batch.answers[[prompts[i] for i in some]]
                 for i, single in zip(some, _singles(answer_of(logits, answers)), strict=True):
-                    found[own[i][0]] = single
+                    found[own[i]] = single
                 if progress is not None:
                     progress(len(some))
         return self.joined([job.text for job in jobs], found)
@@ -112,8 +120,10 @@ class Evaluator:
 
     def _outcome(self, tokens: Sequence[Single]) -> Outcome:
         logprobs, ranks, tops = zip(*tokens, strict=True)
-        total = sum(logprobs) / (len(tokens) if self.normalised else 1)
-        return Outcome(total, max(ranks), tops[0] if len(tops) == 1 else tops)
+        logprob = sum(logprobs)
+        if self.normalised:
+            logprob /= len(tokens)
+        return Outcome(logprob, max(ranks), tops[0] if len(tops) == 1 else tops)
 
 
 def _singles(answer: Answer) -> list[Single]:
@@ -122,4 +132,5 @@ def _singles(answer: Answer) -> list[Single]:
 
 def _normal(job: Job) -> Job:
     """No neurons, or a factor of one, leave the model as it is."""
-    return job if len(job.neurons) and (job.factor != 1.0 or job.shift) else Job(job.text, INTACT, 1.0)
+    changes = job.factor != 1.0 or job.shift
+    return job if len(job.neurons) and changes else Job(job.text, INTACT, 1.0)

@@ -70,13 +70,15 @@ def parameter_randomisation(
     for count in range(1, model.n_layers + 1):
         with randomised(model, range(model.n_layers - count, model.n_layers), seed):
             after = score(model, facts, method, **options)
-        found = [
-            float(stats.spearmanr(_mean_scores(before, fact), _mean_scores(after, fact)).statistic)
-            for fact in before.fact_ids
-        ]
+        found = [_correlation(before, after, fact) for fact in before.fact_ids]
         rows.append({"layers": count, "spearman": np.mean(found), "low": np.min(found), "high": np.max(found)})
     frame: pd.DataFrame = pd.DataFrame(rows)
     return frame
+
+
+def _correlation(before: NeuronScores, after: NeuronScores, fact: str) -> float:
+    """Spearman correlation of a fact's mean scores."""
+    return float(stats.spearmanr(_mean_scores(before, fact), _mean_scores(after, fact)).statistic)
 
 
 def _mean_scores(scores: NeuronScores, fact: str) -> torch.Tensor:

@@ -23,7 +23,9 @@ TRIES = 2
 USED_LEAST = 0.25
 """Plants replace neurons of this share of their layer that write least for other facts."""
 SHARES = (8.0, 4.0, 2.0, 1.0)
+"""How much of an ``unequal`` plant its neurons write, in random order."""
 MIXED_SHARES = (2.0, 2.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.0)
+"""The same of a ``mixed`` plant."""
 
 AXES = {
     "k=1": "one neuron of the last layer",
@@ -153,15 +155,18 @@ def writings(draws: PlantDraws, axis: str, turn: int) -> list[Writing]:
 def _over_layers(draws: PlantDraws, fact: Fact, last: int, mixed: bool) -> Writing:
     """Eight neurons as evenly over the layers from the second on as it goes."""
     counts = (torch.arange(8) % last + 1).bincount(minlength=last + 1).tolist()
-    sets = [draws.neurons(layer, n, 4 * (layer == last), busy=mixed) for layer, n in enumerate(counts) if n]
-    own, decoys = union([each[0] for each in sets]), sets[-1][1]
+    # Of each layer its share of the eight, of the last layer four decoys too.
+    sets = [draws.neurons(layer, n, 4 if layer == last else 0, busy=mixed) for layer, n in enumerate(counts) if n]
+    own = union([planted for planted, _ in sets])
     if not mixed:
         return Writing(fact, own)
+    _, decoys = sets[-1]
     order = torch.randperm(len(own), generator=torch_generator(draws.seed, fact.id)).tolist()
     return Writing(fact, own, tuple(MIXED_SHARES[i] for i in order), keep=True, silent=decoys)
 
 
 def _together(draws: PlantDraws, axis: str, layer: int) -> list[Writing]:
+    """Facts to be planted into disjoint sets of four neurons of a layer."""
     if axis == "shared_subject":
         facts = draws.shared_subject()
         made = [counterfact(f, draws.answers(f)[0]) for f in facts]
@@ -171,10 +176,16 @@ def _together(draws: PlantDraws, axis: str, layer: int) -> list[Writing]:
         answer = next(a for a in draws.answers(first) if a != second.answer)
         made = [counterfact(first, answer), counterfact(second, answer)]
     else:
-        made = [counterfact(f, draws.answers(f)[0]) for f in (draws.fact() for _ in range(3))]
-    return [Writing(f, own) for f, own in zip(made, draws.neurons(layer, *[4] * len(made)), strict=True)]
+        made = []
+        for _ in range(3):
+            fact = draws.fact()
+            made.append(counterfact(fact, draws.answers(fact)[0]))
+    sets = draws.neurons(layer, *[4] * len(made))
+    return [Writing(fact, own) for fact, own in zip(made, sets, strict=True)]
 
 
 def wanted(axis: str) -> int:
     """How many plants of an axis are kept."""
-    return TRIPLES if axis == "joint" else GROUPS if axis.startswith("shared") else SINGLE
+    if axis == "joint":
+        return TRIPLES
+    return GROUPS if axis.startswith("shared") else SINGLE

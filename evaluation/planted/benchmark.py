@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -74,13 +74,7 @@ def benchmark(
         out of range.
     MethodError : a method is unknown or faulty.
     """
-    for name, value, least in (
-        ("max_prompts", max_prompts, 1),
-        ("contrast_facts", contrast_facts, 0),
-        ("limit", limit, 1),
-    ):
-        if value is not None and value < least:
-            raise ConfigError(f"{name} is {value}; expected at least {least}.")
+    _check_numbers(max_prompts, contrast_facts, limit)
     if not models:
         raise ConfigError("there is no model to run the benchmark on; name one, e.g. 'zoo:bert-facts'.")
     scorers = _scorers(methods)
@@ -88,18 +82,40 @@ def benchmark(
     chosen = [(suite, _limited(suite.of(split), limit)) for suite in suites]
     run = _Run(scorers, max_prompts, contrast_facts)
     started = time.perf_counter()
-    with tqdm(desc="plants", total=sum(len(i) for _, i in chosen), disable=None if progress else True) as bar:
+    n_plants = sum(len(items) for _, items in chosen)
+    with tqdm(desc="plants", total=n_plants, disable=None if progress else True) as bar:
         for suite, items in chosen:
             for _ in run.suite(suite, items):
                 bar.update()
+    settings = {
+        "split": split,
+        "limit": limit,
+        "max_prompts": max_prompts,
+        "contrast_facts": contrast_facts,
+        "seed": seed,
+    }
     manifest = {
-        "models": [{"name": s.model, "sha256": s.sha256, "seed": s.about["seed"], "plants": len(i)} for s, i in chosen],
-        "settings": {"split": split, "limit": limit, "max_prompts": max_prompts, "contrast_facts": contrast_facts,
-                     "seed": seed},
+        "models": [_record(suite, items) for suite, items in chosen],
+        "settings": settings,
         "methods": run.records(),
         **stamp(started),
-    }  # fmt: skip
+    }
     return PlantedResult(pd.DataFrame(run.rows), manifest)
+
+
+def _check_numbers(max_prompts: int, contrast_facts: int, limit: int | None) -> None:
+    for name, value, least in (
+        ("max_prompts", max_prompts, 1),
+        ("contrast_facts", contrast_facts, 0),
+        ("limit", limit, 1),
+    ):
+        if value is not None and value < least:
+            raise ConfigError(f"{name} is {value}; expected at least {least}.")
+
+
+def _record(suite: Suite, items: Sequence[Item]) -> dict[str, Any]:
+    """What the manifest says of a base model."""
+    return {"name": suite.model, "sha256": suite.sha256, "seed": suite.about["seed"], "plants": len(items)}
 
 
 def _scorers(methods: Sequence[str | type[Scorer] | Scorer]) -> dict[str, Scorer]:
@@ -109,6 +125,7 @@ def _scorers(methods: Sequence[str | type[Scorer] | Scorer]) -> dict[str, Scorer
 
 
 def _limited(items: Sequence[Item], limit: int | None) -> list[Item]:
+    """The first few plants of each axis."""
     taken: Counter[str] = Counter()
     chosen = []
     for item in items:
@@ -131,7 +148,8 @@ def found_metrics(scores: NeuronScores, planted: NeuronSet, refinement: Refineme
     labels = np.zeros(tuple(mean.shape), dtype=bool)
     for neuron in planted:
         labels[neuron] = True
-    values, wanted = mean.numpy().ravel(), labels.ravel()
+    values = mean.numpy().ravel()
+    wanted = labels.ravel()
     refined = refine_all(scores, refinement)[scores.fact_ids[0]]
     hits = len(refined & planted)
     return {
@@ -172,26 +190,34 @@ class _Run:
         near = [f for f in near if f.subject not in planted and f.answer != target.fact.answer]
         # Not always the same few: start at the place that the fact's own subject would have.
         start = sum(f.subject < target.fact.subject for f in near)
-        return [_trimmed(model, f, self.max_prompts) for f in (near[start:] + near[:start])[: self.contrast_facts]]
+        chosen = (near[start:] + near[:start])[: self.contrast_facts]
+        return [_trimmed(model, f, self.max_prompts) for f in chosen]
 
     def _target(self, model: NeuronModel, item: Item, target: Target, contrast: Sequence[Fact]) -> None:
+        """Let all methods look for the neurons of one planted fact."""
         fact = _trimmed(model, target.fact, self.max_prompts)
         self.prompts += len(fact.prompts)
         for label, scorer in self.scorers.items():
             with spending(model.execution.cost, self.cost.get(label)) as self.cost[label]:
                 scores = score(model, fact, scorer, contrast=contrast)
             found = found_metrics(scores, target.neurons, Refinement(threshold=scorer.threshold))
-            common = {"model": model.name, "plant": item.name, "axis": item.axis, "fact": fact.id,
-                      "relation": fact.relation, "method": label}  # fmt: skip
+            common = {
+                "model": model.name,
+                "plant": item.name,
+                "axis": item.axis,
+                "fact": fact.id,
+                "relation": fact.relation,
+                "method": label,
+            }
             self.rows += [common | {"metric": metric, "value": value} for metric, value in found.items()]
 
     def records(self) -> list[dict[str, Any]]:
         """Each method with its parameters and what it cost per prompt."""
-        cost = {
-            label: {what: round(spent / self.prompts, DIGITS[what]) for what, spent in each.items()}
-            for label, each in self.cost.items()
-        }
+        cost = {label: self._per_prompt(spent) for label, spent in self.cost.items()}
         return methods_of(self.scorers, cost)
+
+    def _per_prompt(self, spent: Mapping[str, float]) -> dict[str, float]:
+        return {what: round(amount / self.prompts, DIGITS[what]) for what, amount in spent.items()}
 
 
 def _trimmed(model: NeuronModel, fact: Fact, most: int) -> Fact:

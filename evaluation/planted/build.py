@@ -50,19 +50,33 @@ def build_suite(
             split: Division = "test" if kept % 3 else "development"
             good = [passed(target, axis) for target in plant.targets]
             tried += [_row(label, axis, split, t, ok) for t, ok in zip(plant.targets, good, strict=True)]
+            outcome = "dropped"
             if all(good):
                 items.append(Item(label, axis, split, plant))
                 kept += 1
+                outcome = "kept"
             if progress is not None:
-                progress(f"{name} {label} {'kept' if all(good) else 'dropped'} ({kept} of {wanted(axis)})")
-    about = {"seed": seed, "recipe": asdict(planter.recipe), "tried": tried, "versions": versions()}
-    about["seconds"] = round(time.perf_counter() - started, 1)
+                progress(f"{name} {label} {outcome} ({kept} of {wanted(axis)})")
+    about = {
+        "seed": seed,
+        "recipe": asdict(planter.recipe),
+        "tried": tried,
+        "versions": versions(),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
     return Suite(name, model.digest, tuple(items), about)
 
 
 def _row(label: str, axis: str, split: str, target: Target, ok: bool) -> dict[str, Any]:
-    measured = {k: round(v, 4) for k, v in asdict(target.check).items()} if target.check else {}
-    fact = target.fact
-    return {"plant": label, "axis": axis, "split": split, "relation": fact.relation, "fact": fact.id, "passed": ok} | (
-        measured
-    )
+    """What is kept about a planted fact, also of plants that are dropped."""
+    row = {
+        "plant": label,
+        "axis": axis,
+        "split": split,
+        "relation": target.fact.relation,
+        "fact": target.fact.id,
+        "passed": ok,
+    }
+    if target.check is not None:
+        row |= {name: round(value, 4) for name, value in asdict(target.check).items()}
+    return row

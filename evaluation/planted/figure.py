@@ -19,8 +19,17 @@ def heat_map(table: pd.DataFrame, metric: str) -> Figure:
     share = metric != "rank"
     with figure_style():
         figure, axes = new_figure(3.2 + 0.62 * table.shape[1], 1.9 + 0.28 * len(table))
-        sns.heatmap(table, annot=True, fmt=".2f" if share else ".0f", cmap="Blues" if share else "Blues_r", vmin=0,
-                    vmax=1 if share else None, ax=axes, cbar=False, linewidths=0.5)  # fmt: skip
+        sns.heatmap(
+            table,
+            annot=True,
+            fmt=".2f" if share else ".0f",
+            cmap="Blues" if share else "Blues_r",
+            vmin=0,
+            vmax=1 if share else None,
+            ax=axes,
+            cbar=False,
+            linewidths=0.5,
+        )
         axes.set(title=f"Planted neurons found: {metric.replace('_', ' ')}", xlabel="", ylabel="")
         axes.set_xticklabels([str(c).replace("_", " ") for c in table.columns], rotation=40, ha="right")
     return figure

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,21 @@ from kn_attrib.models.anatomy import input_linears
 from kn_attrib.models.matrices import value_matrix
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.neurons import Neuron
+
+
+class Start(NamedTuple):
+    """What the training of one neuron starts from."""
+
+    neuron: Neuron
+    key: Tensor
+    bias: Tensor
+    value: Tensor
+    scale: float
+    """How much of its value it writes."""
+    fixed: bool
+    """A decoy: its value is not trained."""
+    fresh: bool
+    """What it did before is lost."""
 
 
 @dataclass
@@ -33,6 +49,25 @@ class PlantedLayer:
     fresh: Tensor
     """1 for neurons that shall be silent at other positions, 0 for those that keep what they did: ``[neuron]``."""
     activity: Tensor = field(default_factory=lambda: torch.zeros(()))
+
+    @classmethod
+    def of(cls, paths: list[nn.Linear | Conv1D], starts: Sequence[Start]) -> PlantedLayer:
+        """The weights that training starts from."""
+        keys = torch.stack([start.key for start in starts])
+        values = torch.stack([start.value for start in starts])
+        biases = None
+        if isinstance(paths[0].bias, Tensor):
+            biases = torch.stack([start.bias for start in starts]).requires_grad_()
+        return cls(
+            paths=paths,
+            neurons=[start.neuron for start in starts],
+            keys=keys.requires_grad_(),
+            biases=biases,
+            values=values.requires_grad_(),
+            scale=torch.tensor([start.scale for start in starts]).to(keys),
+            fixed=torch.tensor([float(start.fixed) for start in starts]).to(keys),
+            fresh=torch.tensor([float(start.fresh) for start in starts]).to(keys),
+        )
 
     @property
     def index(self) -> list[int]:

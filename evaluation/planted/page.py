@@ -130,15 +130,19 @@ def remarks(result: PlantedResult, folder: str | Path = SHIPPED) -> list[str]:
     shares = checks.groupby(["model", "axis"]).passed.mean().sort_values().head(3)
     hardest = ", ".join(f"{m} {a} ({share:.0%} passed)" for (m, a), share in shares.items())
     table = result.table()
-    best, lowest = table.iloc[0], table.iloc[0].drop(OVERALL)
-    found = [
+    best = table.iloc[0]
+    by_axis = best.drop(OVERALL)
+    reached = (
+        f"The best method, `{table.index[0]}`, reaches {best[OVERALL]:.2f} over all axes and {by_axis.min():.2f} on "
+        f"its worst, `{by_axis.idxmin()}`."
+    )
+    if by_axis.min() > NEARLY_SOLVED:
+        reached += " For it this benchmark is nearly solved."
+    return [
         f"Hardest to plant: {hardest}. A plant of several facts is dropped if one of them fails.",
         f"Fewer than three planted facts of this split: {thin or 'nowhere'}.",
-        f"The best method, `{table.index[0]}`, reaches {best[OVERALL]:.2f} over all axes and {lowest.min():.2f} on its "
-        f"worst, `{lowest.idxmin()}`."
-        + (" For it this benchmark is nearly solved." if lowest.min() > NEARLY_SOLVED else ""),
+        reached,
     ]
-    return found
 
 
 def verification(models: Sequence[str], folder: str | Path = SHIPPED) -> pd.DataFrame:
@@ -172,7 +176,8 @@ def measures(result: PlantedResult) -> pd.DataFrame:
     order = result.table().index
     text: pd.DataFrame = pd.DataFrame(index=order)
     for metric in METRICS:
-        text[metric] = cells.loc[order, metric].map(("{:.1f}" if metric == "rank" else "{:.2f}").format)
+        template = "{:.1f}" if metric == "rank" else "{:.2f}"
+        text[metric] = cells.loc[order, metric].map(template.format)
     text["s"] = costs.loc[order, "seconds"].map("{:.3f}".format)
     for name in ("forwards", "backwards"):
         text[name] = costs.loc[order, name].map("{:.0f}".format)

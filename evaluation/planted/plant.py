@@ -168,17 +168,16 @@ def save_plants(plants: dict[str, Plant], path: str | Path, about: dict[str, Any
     for name, plant in plants.items():
         parts = {"keys": plant.keys, "values": plant.values, "biases": plant.biases}
         tensors |= {f"{name}.{part}": t.contiguous() for part, t in parts.items() if t is not None}
-        records[name] = {
-            "neurons": [list(n) for n in plant.neurons],
-            "targets": [
-                asdict(t) | {"neurons": [list(n) for n in t.neurons], "decoys": [list(n) for n in t.decoys]}
-                for t in plant.targets
-            ],
-        }
+        targets = [asdict(t) | {"neurons": _pairs(t.neurons), "decoys": _pairs(t.decoys)} for t in plant.targets]
+        records[name] = {"neurons": _pairs(plant.neurons), "targets": targets}
     with atomic_path(_file(path, "safetensors")) as temporary:
         save_file(tensors, temporary)
         temporary.chmod(READABLE)  # safetensors makes private files
     write_json(_file(path, "json"), {"about": about or {}, "plants": records})
+
+
+def _pairs(neurons: NeuronSet) -> list[list[int]]:
+    return [list(neuron) for neuron in neurons]
 
 
 def load_plants(path: str | Path) -> tuple[dict[str, Plant], dict[str, Any]]:
@@ -199,17 +198,22 @@ def load_plants(path: str | Path) -> tuple[dict[str, Plant], dict[str, Any]]:
 
 
 def _plant(name: str, record: dict[str, Any], tensors: dict[str, Tensor]) -> Plant:
-    targets = tuple(
-        Target(
-            Fact(**each["fact"]),
-            NeuronSet(each["neurons"]),
-            NeuronSet(each["decoys"]),
-            Check(**each["check"]) if each["check"] else None,
-        )
-        for each in record["targets"]
+    return Plant(
+        targets=tuple(_target(each) for each in record["targets"]),
+        neurons=NeuronSet(record["neurons"]),
+        keys=tensors[f"{name}.keys"],
+        biases=tensors.get(f"{name}.biases"),
+        values=tensors[f"{name}.values"],
     )
-    parts = (tensors[f"{name}.keys"], tensors.get(f"{name}.biases"), tensors[f"{name}.values"])
-    return Plant(targets, NeuronSet(record["neurons"]), *parts)
+
+
+def _target(record: dict[str, Any]) -> Target:
+    return Target(
+        fact=Fact(**record["fact"]),
+        neurons=NeuronSet(record["neurons"]),
+        decoys=NeuronSet(record["decoys"]),
+        check=Check(**record["check"]) if record["check"] else None,
+    )
 
 
 def _file(path: str | Path, suffix: str) -> Path:

@@ -15,6 +15,7 @@ from kn_attrib.evaluation.planted.recipe import Recipe, Writing
 from kn_attrib.evaluation.planted.surroundings import ROWS, Surroundings
 from kn_attrib.evaluation.planted.training import Training
 from kn_attrib.facts.facts import Fact
+from kn_attrib.facts.prompts import Prompt
 from kn_attrib.interventions.silent_sets import values_of_sets
 from kn_attrib.models.neuron_model import NeuronModel, check_neurons
 from kn_attrib.neurons import NeuronSet
@@ -71,6 +72,7 @@ class Planter:
 
     def plant(self, writings: Sequence[Writing]) -> Plant:
         """Write facts together, and measure each (see `plant`)."""
+        # Raises on a neuron that is given twice.
         union([part for w in writings for part in (w.neurons, w.silent, w.misleading)])
         for writing in writings:
             check_neurons(self.model, writing.neurons | writing.decoys)
@@ -86,42 +88,63 @@ class Planter:
     def _measured(
         self, writings: Sequence[Writing], before: Sequence[float], judged_before: Tensor
     ) -> Iterator[Target]:
-        around = self.surroundings
+        """Each fact with what is measured on it; the plant is applied."""
+        judged = self.surroundings.judged
         ours = {(w.fact.subject, w.fact.relation) for w in writings}
-        kept = [i for i, q in enumerate(around.judged) if (q.fact.subject, q.fact.relation) not in ours]
-        after, base = around.right([around.judged[i] for i in kept]), judged_before[kept]
+        kept = [i for i, query in enumerate(judged) if (query.fact.subject, query.fact.relation) not in ours]
+        others_before = float(judged_before[kept].mean())
+        others = float(self.surroundings.right([judged[i] for i in kept]).mean())
         for writing, p_before in zip(writings, before, strict=True):
-            queries = [self.model.encode(writing.fact, split).prompts for split in ("prompts", "held_out")]
-            every = writing.neurons
-            without = [NeuronSet([n]) for n in every]
-            sets = [NeuronSet(), every, writing.decoys, *without, *(every - n for n in without), *writing.needed]
-            jobs = [(0, NeuronSet()), (0, every), *((1, each) for each in sets)]
-            values = values_of_sets(self.model, queries, jobs).tolist()
-            prompts, prompts_left, held_out, left, without_decoys, *rest = values
-            n = len(every)
-            without_one, one, without_part = np.array(rest[:n]), np.array(rest[n : 2 * n]), rest[2 * n :]
-            added = (np.log(held_out / without_one) + np.log(one / left)) / 2
-            check = Check(
-                p_before, prompts, held_out, prompts_left / prompts, left / held_out,
-                single=float(1 - without_one.min() / held_out),
-                least=float(n * added.min() / np.log(held_out / left)),
-                decoys=1 - without_decoys / held_out,
-                parts=1 - max(without_part, default=held_out) / held_out,
-                broad=self._breadth(writing), others_before=float(base.mean()), others=float(after.mean()),
-            )  # fmt: skip
-            yield Target(writing.fact, every, writing.decoys, check)
+            check = self._check(writing, p_before, others_before, others)
+            yield Target(writing.fact, writing.neurons, writing.decoys, check)
+
+    def _check(self, writing: Writing, before: float, others_before: float, others: float) -> Check:
+        """The answer's probability with one set of neurons after the other silent, as shares."""
+        every = writing.neurons
+        singles = [NeuronSet([neuron]) for neuron in every]
+        all_but_one = [every - single for single in singles]
+        silent_on_prompts = [NeuronSet(), every]
+        silent_on_held_out = [NeuronSet(), every, writing.decoys, *singles, *all_but_one, *writing.needed]
+
+        queries = [self.model.encode(writing.fact, split).prompts for split in ("prompts", "held_out")]
+        jobs = [(0, neurons) for neurons in silent_on_prompts] + [(1, neurons) for neurons in silent_on_held_out]
+        p = iter(values_of_sets(self.model, queries, jobs).tolist())
+        p_prompts, p_prompts_without_all = next(p), next(p)
+        p_held_out, p_without_all, p_without_decoys = next(p), next(p), next(p)
+        p_without_one = np.array([next(p) for _ in singles])
+        p_with_one_alone = np.array([next(p) for _ in all_but_one])
+        p_without_part = [next(p) for _ in writing.needed]
+
+        # What each neuron adds to the log-probability: to all the others, and to none.
+        added = (np.log(p_held_out / p_without_one) + np.log(p_with_one_alone / p_without_all)) / 2
+        return Check(
+            before=before,
+            prompts=p_prompts,
+            held_out=p_held_out,
+            left_prompts=p_prompts_without_all / p_prompts,
+            left=p_without_all / p_held_out,
+            single=float(1 - p_without_one.min() / p_held_out),
+            least=float(len(every) * added.min() / np.log(p_held_out / p_without_all)),
+            decoys=1 - p_without_decoys / p_held_out,
+            parts=1 - max(p_without_part, default=p_held_out) / p_held_out,
+            broad=self._breadth(writing),
+            others_before=others_before,
+            others=others,
+        )
 
     def _breadth(self, writing: Writing) -> float:
         """How much broad neurons fire on the relation's other facts, relative to this one."""
         if not len(writing.broad):
             return 0.0
-        fact = writing.fact
-        near = [
-            q for q in self.surroundings.controls if q.fact.relation == fact.relation and q.fact.subject != fact.subject
-        ]
-        layers, places = (list(part) for part in zip(*writing.broad, strict=True))
-        own, others = (
-            torch.cat([self.model.record(batch)[:, layers, places] for _, batch in self.model.batches(some, ROWS)])
-            for some in (self.model.encode(fact).prompts, near)
-        )
-        return float((others.mean(0) / own.mean(0)).mean())
+        fact, controls = writing.fact, self.surroundings.controls
+        near = [q for q in controls if q.fact.relation == fact.relation and q.fact.subject != fact.subject]
+        own = self._mean_activations(writing.broad, self.model.encode(fact).prompts)
+        others = self._mean_activations(writing.broad, near)
+        return float((others / own).mean())
+
+    def _mean_activations(self, neurons: NeuronSet, queries: Sequence[Prompt]) -> Tensor:
+        """Over queries: ``[neuron]``."""
+        layers = [neuron.layer for neuron in neurons]
+        places = [neuron.index for neuron in neurons]
+        found = [self.model.record(batch)[:, layers, places] for _, batch in self.model.batches(queries, ROWS)]
+        return torch.cat(found).mean(0)

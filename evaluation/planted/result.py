@@ -78,7 +78,8 @@ class PlantedResult(Result):
             if value not in known:
                 raise ConfigError(unknown(kind, value, known))
         chosen = self.rows[self.rows.metric == metric]
-        chosen = chosen if axis == OVERALL else chosen[chosen.axis == axis]
+        if axis != OVERALL:
+            chosen = chosen[chosen.axis == axis]
         table = chosen.pivot_table(index=CASE, columns="method", values="value", sort=False)
         ordered: pd.DataFrame = table.reindex(columns=self.methods)
         return ordered
@@ -92,9 +93,8 @@ class PlantedResult(Result):
                 wide = self.wide(metric, axis)
                 found = summarise_facts(wide, self.seed).rename_axis("method")
                 parts.append(found.reset_index().assign(metric=metric, axis=axis))
-        summary: pd.DataFrame = pd.concat(parts, ignore_index=True)[
-            ["metric", "axis", "method", "mean", "low", "high", "n"]
-        ]
+        columns = ["metric", "axis", "method", "mean", "low", "high", "n"]
+        summary: pd.DataFrame = pd.concat(parts, ignore_index=True)[columns]
         return summary
 
     def table(self, metric: str = "average_precision") -> pd.DataFrame:
@@ -112,8 +112,8 @@ class PlantedResult(Result):
         text: pd.DataFrame = means.astype(object)
         for method in means.index:
             for axis in means.columns:
-                row = cells.loc[(method, axis)]
-                text.loc[method, axis] = f"{row['mean']:.{digits}f} [{row['low']:.{digits}f}, {row['high']:.{digits}f}]"
+                mean, low, high = (f"{cells.loc[(method, axis), name]:.{digits}f}" for name in ("mean", "low", "high"))
+                text.loc[method, axis] = f"{mean} [{low}, {high}]"
         named: pd.DataFrame = text.rename_axis(columns=None)
         return named
 
@@ -135,12 +135,17 @@ class PlantedResult(Result):
         wide = self.wide(metric)
         relations = relations_of(wide)
         others = [m for m in order if m != chosen]
-        found = [paired_difference(wide[chosen].to_numpy(), wide[m].to_numpy(), relations, self.seed) for m in others]
-        table: pd.DataFrame = pd.DataFrame(
-            {"reference": chosen, "difference": [d.mean for d in found], "low": [d.low for d in found],
-             "high": [d.high for d in found], "p": [d.p for d in found], "p_holm": holm([d.p for d in found])},
-            index=pd.Index(others, name="method"),
-        )  # fmt: skip
+        values = wide[chosen].to_numpy()
+        found = [paired_difference(values, wide[m].to_numpy(), relations, self.seed) for m in others]
+        columns = {
+            "reference": chosen,
+            "difference": [d.mean for d in found],
+            "low": [d.low for d in found],
+            "high": [d.high for d in found],
+            "p": [d.p for d in found],
+            "p_holm": holm([d.p for d in found]),
+        }
+        table: pd.DataFrame = pd.DataFrame(columns, index=pd.Index(others, name="method"))
         return table
 
     def plot(self, metric: str = "average_precision") -> Figure:

@@ -19,7 +19,9 @@ from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.randomness import torch_generator
 
 JUDGED = 300
+"""Most other facts whose answers are looked at without and with a plant."""
 MOST_FACTS = 1200
+"""Most other facts that controls are taken from."""
 ROWS = 256
 
 
@@ -88,10 +90,12 @@ class Surroundings:
     def judged(self) -> list[Prompt]:
         """Queries of one held-out text of each of some other facts."""
         order = torch.randperm(len(self.others), generator=torch_generator(self.recipe.seed, "judged")).tolist()
-        texts = (
-            next(iter(self.model.encoder.encode_all([self.others[i]], "held_out").texts), None) for i in order[:JUDGED]
-        )
-        return [query for text in texts if text is not None for query in text.queries]
+        found: list[Prompt] = []
+        for i in order[:JUDGED]:
+            texts = self.model.encoder.encode_all([self.others[i]], "held_out").texts
+            if texts:
+                found += texts[0].queries
+        return found
 
     @cached_property
     def judged_before(self) -> Tensor:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 import torch
 from torch import Tensor
 
-from kn_attrib.evaluation.planted.layer_weights import PlantedLayer, seen_inputs, written
+from kn_attrib.evaluation.planted.layer_weights import PlantedLayer, Start, seen_inputs, written
 from kn_attrib.evaluation.planted.plant import Plant, union
 from kn_attrib.evaluation.planted.recipe import Writing
 from kn_attrib.evaluation.planted.surroundings import ROWS, Surroundings
@@ -21,18 +21,28 @@ from kn_attrib.neurons import Neuron, NeuronSet
 from kn_attrib.randomness import torch_generator
 
 CONTROLS = 48
+"""Queries of other facts that are held while a plant is trained."""
 BUSY_CONTROLS = 4
+"""So many times as many where neurons keep what they did."""
 KEPT = 10.0
 """Weight of all else against the fact itself where a neuron's key is added to what it does."""
 
 
 class Training:
-    """One training run."""
+    """One training run.
+
+    Parameters
+    ----------
+    surroundings : the model, and the facts that shall stay as they are.
+    writings : the facts to be written.
+    """
 
     def __init__(self, surroundings: Surroundings, writings: Sequence[Writing]) -> None:
-        self.model, self.recipe, self.writings = surroundings.model, surroundings.recipe, writings
-        self.queries = [q for w in writings for q in self.model.encode(w.fact).prompts]
+        self.model = surroundings.model
+        self.recipe = surroundings.recipe
         self.surroundings = surroundings
+        self.writings = writings
+        self.queries = [q for w in writings for q in self.model.encode(w.fact).prompts]
         self.controls = self._pick(surroundings.controls)
         # What falls silent in turn: all but a part that shall suffice, or a part that is needed.
         self.silenced = {w.fact.id: [w.neurons - part for part in w.enough] or list(w.needed) for w in writings}
@@ -55,11 +65,13 @@ class Training:
         lengths = {len(q.input_ids) for q in self.queries}
         free = [q for q in pool if (q.fact.subject, q.fact.relation) not in ours]
         order = torch.randperm(len(free), generator=torch_generator(self.recipe.seed, *sorted(ours))).tolist()
-        fitting = [free[i] for i in order if len(free[i].input_ids) in lengths] or [free[i] for i in order]
+        shuffled = [free[i] for i in order]
+        fitting = [q for q in shuffled if len(q.input_ids) in lengths] or shuffled
         # Neurons that other facts use take more of these to hold.
         most = CONTROLS * (BUSY_CONTROLS if any(w.keep for w in self.writings) else 1)
         close = [q for q in fitting if q.fact.relation in near or q.fact.subject in near][: most // 2]
-        return close + [q for q in fitting if q not in close][: most - len(close)]
+        rest = [q for q in fitting if q not in close][: most - len(close)]
+        return close + rest
 
     def _logprobs(self, batch: Batch) -> Tensor:
         with torch.no_grad():
@@ -81,35 +93,37 @@ class Training:
                     at_answer[layer][i] = whole[row, position]
                     if i < len(self.queries):
                         others[layer] += [whole[row, :position], whole[row, position + 1 :]]
-        return {k: torch.stack(v) for k, v in at_answer.items()}, {k: torch.cat(v) for k, v in others.items()}
+        stacked = {layer: torch.stack(found) for layer, found in at_answer.items()}
+        return stacked, {layer: torch.cat(found) for layer, found in others.items()}
 
     def _start(self, layer: int) -> PlantedLayer:
+        """The weights of a layer's neurons before the first step."""
+        starts = [start for writing in self.writings for start in self._starts(layer, writing)]
+        return PlantedLayer.of(input_linears(self.model, layer), starts)
+
+    def _starts(self, layer: int, writing: Writing) -> Iterator[Start]:
         """Keys that tell the fact's prompts from all else; values of zero, but what is to be kept is kept."""
-        paths = input_linears(self.model, layer)
-        has_bias = isinstance(paths[0].bias, Tensor)
+        shares = writing.weights()
         old_values = value_matrix(self.model.ffn_outputs[layer]).detach()
-        keys, biases, values, neurons, scale, fixed, fresh = [], [], [], [], [], [], []
-        for writing in self.writings:
-            shares = writing.weights()
-            found = {broad: self._key(layer, writing, broad) for broad in {n in writing.broad for n in writing.neurons}}
-            generator = torch_generator(self.recipe.seed, writing.fact.id, layer)
-            mine = [n for n in writing.neurons | writing.decoys if n.layer == layer]
-            for neuron in mine:
-                key, bias = self._rows(layer, writing, neuron, *found[neuron in writing.broad])
-                noise = torch.randn(key.shape, generator=generator).to(key)
-                size = self.recipe.noise * self.recipe.fires / self.inputs[layer].norm(dim=1).mean()
-                keys.append(key + noise * size)
-                biases.append(bias)
-                values.append(old_values[neuron.index] * float(writing.keep or neuron in writing.silent))
-                scale.append(shares.get(neuron, 1.0))
-                fixed.append(float(neuron in writing.decoys))
-                fresh.append(float(not writing.keep))
-            neurons += mine
-        return PlantedLayer(
-            paths, neurons, torch.stack(keys).requires_grad_(),
-            torch.stack(biases).requires_grad_() if has_bias else None, torch.stack(values).requires_grad_(),
-            torch.tensor(scale).to(keys[0]), torch.tensor(fixed).to(keys[0]), torch.tensor(fresh).to(keys[0]),
-        )  # fmt: skip
+        kinds = {neuron in writing.broad for neuron in writing.neurons}
+        key_of = {broad: self._key(layer, writing, broad) for broad in kinds}
+        generator = torch_generator(self.recipe.seed, writing.fact.id, layer)
+        size = self.recipe.noise * self.recipe.fires / self.inputs[layer].norm(dim=1).mean()
+        for neuron in writing.neurons | writing.decoys:
+            if neuron.layer != layer:
+                continue
+            key, bias = self._rows(layer, writing, neuron, *key_of[neuron in writing.broad])
+            noise = torch.randn(key.shape, generator=generator).to(key)
+            kept = writing.keep or neuron in writing.silent
+            yield Start(
+                neuron=neuron,
+                key=key + noise * size,
+                bias=bias,
+                value=old_values[neuron.index] * float(kept),
+                scale=shares.get(neuron, 1.0),
+                fixed=neuron in writing.decoys,
+                fresh=not writing.keep,
+            )
 
     def _rows(self, layer: int, writing: Writing, neuron: Neuron, key: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """A neuron's rows ``[path, hidden]`` and biases ``[path]``; with `keep`, on top of those that it has."""
@@ -137,12 +151,17 @@ class Training:
         near: list[Tensor] = []
         far = [inputs[i] for i, q in enumerate(self.queries) if q.fact.id != fact.id]
         for vector, query in zip(self.surroundings.inputs(layer), self.surroundings.controls, strict=True):
-            if (query.fact.subject, query.fact.relation) not in ours:
-                (near if broad and query.fact.relation == fact.relation else far).append(vector)
+            if (query.fact.subject, query.fact.relation) in ours:
+                continue
+            if broad and query.fact.relation == fact.relation:
+                near.append(vector)
+            else:
+                far.append(vector)
         groups = [torch.stack(each) for each in (own, near, far) if each] + [self.elsewhere[layer]]
         x = torch.cat(groups).double()
         y = x.new_full((len(x),), 0.0 if writing.keep else -1.0)
         y[: len(own) + len(near)] = self.recipe.fires
+        # Each group weighs the same, however many rows it has.
         weight = torch.cat([x.new_full((len(each),), 1 / max(len(each), 1)) for each in groups])
         if writing.keep:
             weight[len(own) :] *= KEPT
@@ -220,41 +239,48 @@ class Training:
                     stack.enter_context(written(self.model, layer, weights))
                 stack.enter_context(self.model.edited(_silencing(silent)))
                 logprobs = self.model.logits(batch.positions, **batch.inputs()).log_softmax(-1)
-            # Other facts are held as they are, and so is the fact itself while a part that it needs is silent.
-            held = [i >= len(self.queries) or (len(off) > 0 and q.fact.id in self.needing)
-                    for i, off, q in zip(indices, silent, batch.prompts, strict=True)]  # fmt: skip
-            own = ~torch.tensor(held, device=self.model.device)
-            cross = -logprobs.gather(1, batch.answers[:, None])[own, 0]
+            held = self._held(indices, batch, silent)
+            cross = -logprobs.gather(1, batch.answers[:, None])[~held, 0]
+            total += float(cross.detach().sum())
+            count += len(cross)
             loss = (cross - self.recipe.hinge).clamp_min(0).sum() / len(self.queries)
-            total, count = total + float(cross.detach().sum()), count + len(cross)
             moved = (base.exp() * (base - logprobs)).sum(-1)
-            loss = loss + self.recipe.kl * moved[~own].sum() / max(1, len(self.controls))
+            loss = loss + self.recipe.kl * moved[held].sum() / max(1, len(self.controls))
             active = torch.stack([layer.activity for layer in self.layers.values()]).sum()
             (loss + self.recipe.elsewhere * active / len(self.batches)).backward()
         return total / max(1, count)
+
+    def _held(self, indices: Sequence[int], batch: Batch, silent: Sequence[NeuronSet]) -> Tensor:
+        """Queries that shall be answered as before: other facts', and a fact's while a part that it needs is silent."""
+        held = []
+        for index, query, neurons in zip(indices, batch.prompts, silent, strict=True):
+            is_control = index >= len(self.queries)
+            held.append(is_control or (len(neurons) > 0 and query.fact.id in self.needing))
+        return torch.tensor(held, device=self.model.device)
 
     def _silent(self, batch: Batch, step: int) -> list[NeuronSet]:
         """The neurons that are silent for each query: every second query of a fact of several parts misses one."""
         silent = []
         for row, query in enumerate(batch.prompts):
             sets = self.silenced.get(query.fact.id, [])
-            draw = torch_generator(self.recipe.seed, query.text, step)
-            spared = not sets or (row + step) % 2
-            silent.append(NeuronSet() if spared else sets[int(torch.randint(len(sets), (1,), generator=draw))])
+            if not sets or (row + step) % 2:
+                silent.append(NeuronSet())
+                continue
+            generator = torch_generator(self.recipe.seed, query.text, step)
+            silent.append(sets[int(torch.randint(len(sets), (1,), generator=generator))])
         return silent
 
     def _result(self) -> Plant:
+        """The trained weights, neuron by neuron in sorted order."""
         parts = [(n, layer, i) for layer in self.layers.values() for i, n in enumerate(layer.neurons)]
         parts.sort(key=lambda part: part[0])
-        biased = all(layer.biases is not None for layer in self.layers.values())
+        biases = [layer.biases[i] for _, layer, i in parts if layer.biases is not None]
         return Plant(
-            (),
-            NeuronSet(n for n, _, _ in parts),
-            torch.stack([layer.keys[i] for _, layer, i in parts]).detach(),
-            torch.stack([layer.biases[i] for _, layer, i in parts if layer.biases is not None]).detach()
-            if biased
-            else None,
-            torch.stack([layer.written[i] for _, layer, i in parts]).detach(),
+            targets=(),
+            neurons=NeuronSet(n for n, _, _ in parts),
+            keys=torch.stack([layer.keys[i] for _, layer, i in parts]).detach(),
+            biases=torch.stack(biases).detach() if len(biases) == len(parts) else None,
+            values=torch.stack([layer.written[i] for _, layer, i in parts]).detach(),
         )
 
 

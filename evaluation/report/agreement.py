@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from kn_attrib.evaluation.report.comparison_rows import ComparisonRows
+from kn_attrib.evaluation.report.comparison_rows import ComparisonRows, rows_with
 from kn_attrib.evaluation.statistics.means import summarise_facts
 from kn_attrib.evaluation.vocabulary import CONSENSUS
 
@@ -19,20 +19,24 @@ def intersections(comparison: ComparisonRows) -> pd.DataFrame:
     ---------
     Dai et al. 2022, table 3.
     """
-    refined = comparison.neurons[comparison.neurons.selection == "refined"]
-    used = comparison.facts[comparison.facts.status == "used"]
+    used = rows_with(comparison.facts, status="used")
     relation = dict(zip(used.fact, used.relation, strict=True))
     rows = {}
     for method in comparison.methods:
-        own = refined[refined.method == method]
-        sets = {fact: set(zip(p.layer, p.neuron, strict=True)) for fact, p in own.groupby("fact")}
-        shared: dict[bool, list[int]] = {True: [], False: []}
+        refined = rows_with(comparison.neurons, selection="refined", method=method)
+        # Built-in sets: there are very many pairs of facts.
+        sets: dict[str, set[tuple[int, int]]] = {fact: set() for fact in relation}
+        for fact, part in refined.groupby("fact"):
+            sets[str(fact)] = set(zip(part.layer, part.neuron, strict=True))
+        within: list[int] = []
+        across: list[int] = []
         for a, b in itertools.combinations(relation, 2):
-            shared[relation[a] == relation[b]].append(len(sets.get(a, set()) & sets.get(b, set())))
+            shared = within if relation[a] == relation[b] else across
+            shared.append(len(sets[a] & sets[b]))
         rows[method] = {
-            "neurons": float(np.mean([len(sets.get(fact, ())) for fact in relation])),
-            "shared within a relation": float(np.mean(shared[True])) if shared[True] else np.nan,
-            "shared across relations": float(np.mean(shared[False])) if shared[False] else np.nan,
+            "neurons": float(np.mean([len(sets[fact]) for fact in relation])),
+            "shared within a relation": float(np.mean(within)) if within else np.nan,
+            "shared across relations": float(np.mean(across)) if across else np.nan,
         }
     frame: pd.DataFrame = pd.DataFrame.from_dict(rows, orient="index")
     return frame
@@ -40,7 +44,7 @@ def intersections(comparison: ComparisonRows) -> pd.DataFrame:
 
 def agreement_table(comparison: ComparisonRows) -> pd.DataFrame:
     """Each method's agreement with the consensus of the others: mean Spearman, 95 % interval, facts."""
-    own: pd.DataFrame = comparison.agreement[comparison.agreement.other == CONSENSUS]
+    own = rows_with(comparison.agreement, other=CONSENSUS)
     if not len(own):
         return own
     wide = own.pivot_table(index=["fact", "relation"], columns="method", values="value", sort=False)

@@ -13,11 +13,18 @@ from kn_attrib.errors import ConfigError, unknown
 from kn_attrib.evaluation.records.result import Result
 from kn_attrib.evaluation.records.text import interval_text
 from kn_attrib.evaluation.statistics.means import summarise_facts
-from kn_attrib.evaluation.vocabulary import AGREEMENT, CELL, CONTROLS, GROUPS, HEADLINE, WHOLE_FFN
+from kn_attrib.evaluation.vocabulary import AGREEMENT, CELL, CONTROLS, GROUPS, HEADLINE, PERCENT, WHOLE_FFN
 
 NO_CLAIM_BELOW = 0.20
 """If removing every feed-forward neuron at the answer position costs less than this share of the answer's probability
 (upper end of the interval), single neurons cannot be said to carry facts in this model."""
+
+
+def rows_with(frame: pd.DataFrame, **where: object) -> pd.DataFrame:
+    """The rows of a frame that have the given values in the columns of that name."""
+    for column, value in where.items():
+        frame = frame[frame[column] == value]
+    return frame
 
 
 @dataclass(frozen=True)
@@ -76,12 +83,10 @@ class ComparisonRows(Result):
 
     def cell(self, **where: object) -> pd.DataFrame:
         """Rows of `summary` with the given column values (``metric`` defaults to the relative change)."""
-        found = self.summary
-        for column, value in ({"metric": HEADLINE} | where).items():
+        for column in where:
             if column not in CELL:
                 raise ConfigError(unknown("column", column, CELL))
-            found = found[found[column] == value]
-        return found
+        return rows_with(self.summary, **({"metric": HEADLINE} | where))
 
     def table(self, intervention: str = "suppress", selection: str = "refined", metric: str = HEADLINE) -> pd.DataFrame:
         """Methods × groups, and the random controls of the target: mean with 95 % interval as text.
@@ -112,18 +117,16 @@ class ComparisonRows(Result):
                 raise ConfigError(unknown(kind, value, known))
         found = self.cell(intervention=intervention, selection=selection, metric=metric)
         found = found[found.method.isin(self.methods)]
-        own = found[found.neurons == "method"].assign(column=lambda f: f.group)
-        random = found[(found.neurons != "method") & (found.group == "target")].assign(column=lambda f: f.neurons)
-        percent = metric in ("relative_change", "mean_relative_change", "flip")
-        cells = pd.concat([own, random])
-        cells["text"] = [interval_text(r.mean, r.low, r.high, percent) for r in cells.itertuples()]
+        own = found[found.neurons == "method"]
+        control = found[(found.neurons != "method") & (found.group == "target")]
+        cells = pd.concat([own.assign(column=own.group), control.assign(column=control.neurons)])
+        cells["text"] = [interval_text(r.mean, r.low, r.high, metric in PERCENT) for r in cells.itertuples()]
         table = cells.set_index(["method", "column"]).text.unstack().reindex(self.methods)  # noqa: PD010  # no duplicates
         sizes = own[own.group == "target"].set_index("method")
         table.insert(0, "neurons", sizes.n_neurons.reindex(table.index).map("{:.1f}".format, na_action="ignore"))
         table.insert(1, "none", sizes["empty"].reindex(table.index).map("{:.0f}".format, na_action="ignore"))
-        ordered: pd.DataFrame = (
-            table[[c for c in ["neurons", "none", *columns] if c in table]].fillna("–").rename_axis(columns=None)
-        )
+        shown = [column for column in ("neurons", "none", *columns) if column in table]
+        ordered: pd.DataFrame = table[shown].fillna("–").rename_axis(columns=None)
         return ordered
 
     @property
@@ -140,13 +143,14 @@ class ComparisonRows(Result):
     def verdict(self) -> str:
         """The precondition in words."""
         p = self.precondition
-        text = interval_text(p["mean"], p["low"], p["high"], percent=True)
-        start = (
-            f"Silencing all feed-forward neurons at the answer position changes p(answer) by {text} (n = {p['n']:.0f})."
+        change = interval_text(p["mean"], p["low"], p["high"], percent=True)
+        measured = (
+            f"Silencing all feed-forward neurons at the answer position changes p(answer) by {change} "
+            f"(n = {p['n']:.0f})."
         )
         if self.claim_possible:
-            return f"{start} The feed-forward blocks carry enough of these answers for claims about neurons."
+            return f"{measured} The feed-forward blocks carry enough of these answers for claims about neurons."
         return (
-            f"{start} That is not clearly a loss of more than {NO_CLAIM_BELOW:.0%}, so no neuron claim can be made for "
-            "this model: the answers are carried elsewhere."
+            f"{measured} That is not clearly a loss of more than {NO_CLAIM_BELOW:.0%}, so no neuron claim can be made "
+            "for this model: the answers are carried elsewhere."
         )

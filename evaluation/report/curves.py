@@ -24,17 +24,16 @@ def curves(comparison: ComparisonRows) -> pd.DataFrame:
     if not len(rows):
         nothing_measured: pd.DataFrame = pd.DataFrame(columns=COLUMNS)
         return nothing_measured
-    wide = rows.assign(share=rows.selection.str.removeprefix(CURVE).astype(float)).pivot_table(
-        index=["fact", "relation", "method"], columns=["intervention", "share"], values="value", sort=False
-    )
+    case = ["fact", "relation", "method"]
+    points = rows.assign(share=rows.selection.str.removeprefix(CURVE).astype(float))
+    wide = points.pivot_table(index=case, columns=["intervention", "share"], values="value", sort=False)
     full, nothing = wide[KEEP][1.0], wide[KEEP][0.0]
     needed = full - nothing > 0
+    deleted = wide[DELETE].div(full, axis=0)
+    kept = wide[KEEP].sub(nothing, axis=0).div(full - nothing, axis=0)[needed]
     parts = []
-    for curve, values in (
-        (DELETE, wide[DELETE].div(full, axis=0)),
-        (KEEP, wide[KEEP].sub(nothing, axis=0).div(full - nothing, axis=0)[needed]),
-    ):
-        long = values.reset_index().melt(id_vars=["fact", "relation", "method"], var_name="share", value_name="value")
+    for curve, values in ((DELETE, deleted), (KEEP, kept)):
+        long = values.reset_index().melt(id_vars=case, var_name="share", value_name="value")
         parts.append(long.assign(curve=curve))
     found: pd.DataFrame = pd.concat(parts, ignore_index=True)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,14 +31,22 @@ def bars(comparison: ComparisonRows, intervention: str) -> Figure:
     with figure_style():
         figure, axes = new_figure(8.5, 1.2 + 0.7 * len(comparison.methods))
         sns.barplot(
-            data, y="method", x="mean", hue="group", order=comparison.methods, hue_order=list(GROUP_NAMES),
-            palette=GROUP_COLOURS, orient="h", ax=axes, errorbar=None,
-        )  # fmt: skip
+            data,
+            y="method",
+            x="mean",
+            hue="group",
+            order=comparison.methods,
+            hue_order=list(GROUP_NAMES),
+            palette=GROUP_COLOURS,
+            orient="h",
+            errorbar=None,
+            ax=axes,
+        )
         _whiskers(axes, data, comparison.methods)
         axes.axvline(0, color="0.2", linewidth=0.8)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-        axes.set(xlabel="relative change of p(answer) on held-out paraphrases", ylabel="",
-                 title=f"Each method's refined neurons: {intervention.replace('_', ' ')}")  # fmt: skip
+        axes.set_title(f"Each method's refined neurons: {intervention.replace('_', ' ')}")
+        axes.set(xlabel="relative change of p(answer) on held-out paraphrases", ylabel="")
         handles, _ = axes.get_legend_handles_labels()
         if axes.legend_ is not None:
             axes.legend_.remove()
@@ -47,12 +56,12 @@ def bars(comparison: ComparisonRows, intervention: str) -> Figure:
 
 def _whiskers(axes: Axes, data: pd.DataFrame, methods: list[str]) -> None:
     """95 % intervals, which the bars' own means do not know."""
-    cells = data.set_index(["method", "group"])
+    measured = data[data["mean"].notna()].set_index(["method", "group"])
     height = 0.8 / len(GROUP_NAMES)
     for i, method in enumerate(methods):
         for j, group in enumerate(GROUP_NAMES):
-            if (method, group) in cells.index and not np.isnan(cells.loc[(method, group), "mean"]):
-                row = cells.loc[(method, group)]
+            if (method, group) in measured.index:
+                row = measured.loc[(method, group)]
                 y = i - 0.4 + (j + 0.5) * height
                 axes.plot([row["low"], row["high"]], [y, y], color="0.15", linewidth=1.0, solid_capstyle="butt")
 
@@ -61,16 +70,26 @@ def layers(comparison: ComparisonRows) -> Figure:
     """Share of each method's refined neurons in each layer."""
     refined = comparison.neurons[comparison.neurons.selection == "refined"]
     counts = refined.groupby(["method", "layer"]).size().unstack(fill_value=0)  # noqa: PD010  # no duplicates
-    counts = counts.reindex(
-        index=comparison.methods, columns=range(comparison.manifest["model"]["layers"]), fill_value=0
-    )
+    n_layers = comparison.manifest["model"]["layers"]
+    counts = counts.reindex(index=comparison.methods, columns=range(n_layers), fill_value=0)
     shares = counts.div(counts.sum(axis=1).replace(0, 1), axis=0)
     with figure_style():
         figure, axes = new_figure(2.8 + 0.62 * shares.shape[1], 1.3 + 0.36 * len(shares))
-        sns.heatmap(shares, annot=shares.shape[1] <= 16, fmt=".0%", cmap="Blues", vmin=0, vmax=1, ax=axes,
-                    cbar=False, linewidths=0.5)  # fmt: skip
+        _heat_map(axes, shares, annot=shares.shape[1] <= 16, fmt=".0%", cmap="Blues", vmin=0)
         axes.set(title="Where the refined neurons are", xlabel="layer", ylabel="")
     return figure
+
+
+def _heat_map(axes: Axes, table: pd.DataFrame, **options: Any) -> None:
+    """A heat map of numbers up to 1."""
+    sns.heatmap(table, vmax=1, ax=axes, cbar=False, linewidths=0.5, **options)
+
+
+def _slant(axes: Axes, degrees: int) -> None:
+    """Turn the names of columns so that long ones do not run into each other."""
+    axes.tick_params(axis="x", rotation=degrees)
+    for label in axes.get_xticklabels():
+        label.set_horizontalalignment("right")
 
 
 def budgets(comparison: ComparisonRows) -> Figure:
@@ -80,7 +99,8 @@ def budgets(comparison: ComparisonRows) -> Figure:
     cells = cells[cells.selection.str.startswith("k=")].assign(k=lambda f: f.selection.str[2:].astype(int))
     own = cells[cells.neurons == "method"]
     n = len(comparison.methods)
-    colours = sns.color_palette("colorblind", n) if n <= 10 else sns.color_palette("husl", n)
+    # The first has ten colours; more would be its first ones again.
+    colours = sns.color_palette("colorblind" if n <= 10 else "husl", n)
     palette = dict(zip(comparison.methods, colours, strict=True))
     with figure_style():
         figure, axes = new_figure(7.5, max(4.2, 1.2 + 0.19 * n))
@@ -92,39 +112,37 @@ def budgets(comparison: ComparisonRows) -> Figure:
         axes.axhline(0, color="0.2", linewidth=0.8)
         axes.set_xticks(sorted(own.k.unique()))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        what = intervention.replace("_", " ")
-        axes.set(title=f"Equally many neurons of each method: {what}", xlabel="neurons (top k)",
-                 ylabel="relative change of p(answer)")  # fmt: skip
+        axes.set_title(f"Equally many neurons of each method: {intervention.replace('_', ' ')}")
+        axes.set(xlabel="neurons (top k)", ylabel="relative change of p(answer)")
         figure.legend(loc="outside right center", frameon=False)
     return figure
 
 
 def overlap(comparison: ComparisonRows) -> Figure:
     """Mean Jaccard overlap of two methods' top-k neurons of the same fact, at the largest budget up to 10."""
-    ks = sorted(int(s[2:]) for s in comparison.selections if s.startswith("k="))
-    selection = f"k={max([k for k in ks if k <= 10] or ks)}" if ks else "refined"
+    budgets = sorted(int(s[2:]) for s in comparison.selections if s.startswith("k="))
+    small = [k for k in budgets if k <= 10]
+    selection = f"k={max(small or budgets)}" if budgets else "refined"
     chosen = comparison.neurons[comparison.neurons.selection == selection]
-    sets: dict[str, dict[str, NeuronSet]] = {m: {} for m in comparison.methods}
-    for (method, fact), part in chosen.groupby(["method", "fact"]):
-        sets[str(method)][str(fact)] = NeuronSet(zip(part.layer, part.neuron, strict=True))
+    sets = {
+        key: NeuronSet(zip(part.layer, part.neuron, strict=True)) for key, part in chosen.groupby(["method", "fact"])
+    }
     facts = comparison.facts.fact[comparison.facts.status == "used"]
-    empty = NeuronSet()
-
     units = {m["method"]: m.get("units", "neurons") for m in comparison.manifest["methods"]}
+    empty = NeuronSet()
 
     def mean_jaccard(a: str, b: str) -> float:
         if units[a] != units[b]:
             return np.nan  # numbers of different things, not the same neurons
-        return float(np.mean([sets[a].get(f, empty).jaccard(sets[b].get(f, empty)) for f in facts]))
+        return float(np.mean([sets.get((a, fact), empty).jaccard(sets.get((b, fact), empty)) for fact in facts]))
 
-    matrix = pd.DataFrame([[mean_jaccard(a, b) for b in sets] for a in sets], index=list(sets), columns=list(sets))
+    methods = comparison.methods
+    matrix = pd.DataFrame([[mean_jaccard(a, b) for b in methods] for a in methods], index=methods, columns=methods)
     with figure_style():
-        figure, axes = new_figure(2.4 + 0.62 * len(sets), 1.9 + 0.46 * len(sets))
-        sns.heatmap(matrix, annot=True, fmt=".2f", cmap="Greens", vmin=0, vmax=1, ax=axes, cbar=False, linewidths=0.5)
+        figure, axes = new_figure(2.4 + 0.62 * len(methods), 1.9 + 0.46 * len(methods))
+        _heat_map(axes, matrix, annot=True, fmt=".2f", cmap="Greens", vmin=0)
         axes.set(title=f"Overlap of neurons between methods (Jaccard, {selection})")
-        axes.tick_params(axis="x", rotation=40)
-        for label in axes.get_xticklabels():
-            label.set_horizontalalignment("right")
+        _slant(axes, 40)
     return figure
 
 
@@ -136,12 +154,9 @@ def controls(comparison: ComparisonRows) -> Figure:
     wide = wide.rename(columns=lambda name: "the method's own" if name == "method" else name.replace("_", " "))
     with figure_style():
         figure, axes = new_figure(3.0 + 0.95 * wide.shape[1], 2.0 + 0.36 * len(wide))
-        sns.heatmap(wide, annot=True, fmt=".1%", cmap="vlag", vmin=-1, vmax=1, ax=axes, cbar=False,
-                    linewidths=0.5)  # fmt: skip
+        _heat_map(axes, wide, annot=True, fmt=".1%", cmap="vlag", vmin=-1)
         axes.set(title="Change of p(answer): the method's neurons and control neurons", xlabel="", ylabel="")
-        axes.tick_params(axis="x", rotation=30)
-        for label in axes.get_xticklabels():
-            label.set_horizontalalignment("right")
+        _slant(axes, 30)
     return figure
 
 

@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 from kn_attrib.errors import ConfigError, StoreError, unknown
 from kn_attrib.evaluation.records.pages import environment, svg
 from kn_attrib.evaluation.records.text import interval_text
+from kn_attrib.evaluation.report.comparison_rows import rows_with
 from kn_attrib.evaluation.report.grid_figure import main_effects
 from kn_attrib.evaluation.statistics.means import mean_interval, relations_of
 from kn_attrib.evaluation.statistics.significance import holm, paired_difference
-from kn_attrib.evaluation.vocabulary import HEADLINE
+from kn_attrib.evaluation.vocabulary import HEADLINE, PERCENT
 from kn_attrib.store import read_json, write_json, write_parquet, write_text
 
 
@@ -56,9 +57,8 @@ class Grid:
         for column, value in (("selection", selection), ("metric", metric)):
             if value not in set(self.rows[column]):
                 raise ConfigError(unknown(column, value, self.rows[column].unique()))
-        rows = self.rows
-        rows = rows[(rows.selection == selection) & (rows.metric == metric) & (rows.neurons == "method")]
-        rows = rows[(rows.group == "target") & rows.method.isin(self.manifest["methods"])]
+        rows = rows_with(self.rows, selection=selection, neurons="method", group="target", metric=metric)
+        rows = rows[rows.method.isin(self.manifest["methods"])]
         if "interventions" not in self.factors:
             rows = rows[rows.intervention == rows.intervention.iloc[0]]
         found = [
@@ -67,11 +67,10 @@ class Grid:
             for method in self._concerned(factor)
             for level in self.factors[factor]
         ]
-        table = pd.DataFrame(found)
+        table: pd.DataFrame = pd.DataFrame(found)
         compared = table.p.notna()
         table.loc[compared, "p"] = holm(table.p[compared].tolist())
-        effects: pd.DataFrame = table
-        return effects
+        return table
 
     def _concerned(self, factor: str) -> list[str]:
         """Methods that a factor changes."""
@@ -79,37 +78,30 @@ class Grid:
         return [factor.split(".")[0]] if "." in factor else methods
 
     def _level(self, rows: pd.DataFrame, factor: str, method: str, level: Any) -> dict[str, Any]:
+        """The row of `effects` of one method at one level."""
         seed = int(self.manifest["settings"].get("seed", 0))
         wide = rows.pivot_table(index=["fact", "relation"], columns=factor, values="value", sort=False).dropna()
         relations = relations_of(wide)
         values = wide[str(level)].to_numpy()
         mean, low, high = mean_interval(values, relations, seed)
         row = {"factor": factor, "method": method, "level": str(level), "mean": mean, "low": low, "high": high}
-        row |= {
-            "n": len(values),
-            "difference": np.nan,
-            "difference_low": np.nan,
-            "difference_high": np.nan,
-            "p": np.nan,
-        }
+        row["n"] = len(values)
         first = str(self.factors[factor][0])
-        if str(level) != first:
-            gap = paired_difference(values, wide[first].to_numpy(), relations, seed)
-            row |= {"difference": gap.mean, "difference_low": gap.low, "difference_high": gap.high, "p": gap.p}
-        return row
+        if str(level) == first:
+            return row | dict.fromkeys(("difference", "difference_low", "difference_high", "p"), np.nan)
+        gap = paired_difference(values, wide[first].to_numpy(), relations, seed)
+        return row | {"difference": gap.mean, "difference_low": gap.low, "difference_high": gap.high, "p": gap.p}
 
     def table(self, selection: str = "refined", metric: str = HEADLINE) -> pd.DataFrame:
         """`effects` as text."""
         found = self.effects(selection, metric)
-        percent = metric in (HEADLINE, "mean_relative_change", "flip")
         text: pd.DataFrame = found[["method", "level"]].set_index(pd.Index(found.factor, name="factor"))
         for title, columns in (
             ("mean [95 %]", ["mean", "low", "high"]),
             ("against the first level", ["difference", "difference_low", "difference_high"]),
         ):
-            text[title] = [
-                interval_text(float(m), float(low), float(high), percent) for m, low, high in found[columns].to_numpy()
-            ]
+            bounds = found[columns].to_numpy(dtype=float).tolist()
+            text[title] = [interval_text(mean, low, high, metric in PERCENT) for mean, low, high in bounds]
         text["p (Holm)"] = ["–" if np.isnan(p) else f"{p:.3f}" for p in found.p]
         text["facts"] = found.n.tolist()
         return text
@@ -121,8 +113,8 @@ class Grid:
     def report(self, path: str | Path) -> Path:
         """Write a self-contained HTML page; returns its path."""
         image = svg(self.plot(), "effects")
-        html = environment().get_template("grid.html").render(grid=self, table=self.table(), image=image)
-        write_text(Path(path), html)
+        template = environment().get_template("grid.html")
+        write_text(Path(path), template.render(grid=self, table=self.table(), image=image))
         return Path(path)
 
     def save(self, folder: str | Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -23,14 +24,26 @@ def main_effects(effects: pd.DataFrame) -> Figure:
             own = effects[effects.factor == name]
             levels = list(own.level.unique())
             for i, (method, part) in enumerate(own.groupby("method", sort=False)):
+                # Side by side, so that no method's interval hides another's.
                 x = np.arange(len(part)) + 0.06 * (i - (len(methods) - 1) / 2)
                 bars = np.abs(part[["low", "high"]].to_numpy().T - part["mean"].to_numpy())
-                axes.errorbar(x, part["mean"], yerr=bars, marker="o", markersize=4, color=palette[str(method)],
-                              label=str(method), linewidth=1.2)  # fmt: skip
+                axes.errorbar(
+                    x,
+                    part["mean"],
+                    yerr=bars,
+                    marker="o",
+                    markersize=4,
+                    color=palette[str(method)],
+                    label=str(method),
+                    linewidth=1.2,
+                )
             axes.set_xticks(range(len(levels)), levels)
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
             axes.set(xlabel=name, ylabel="relative change of p(answer)" if axes is panels[0] else "")
-        handles = {label: handle for axes in panels
-                   for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}  # fmt: skip
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
+        # A method that one factor does not concern is missing from that factor's panel.
+        handle_of: dict[str, Artist] = {}
+        for axes in panels:
+            handles, labels = axes.get_legend_handles_labels()
+            handle_of |= dict(zip(labels, handles, strict=True))
+        figure.legend(handle_of.values(), handle_of.keys(), loc="outside lower center", ncols=3, frameon=False)
     return figure

@@ -9,8 +9,9 @@ import pandas as pd
 
 from kn_attrib.errors import ConfigError
 from kn_attrib.evaluation.records.text import interval_text, markdown
-from kn_attrib.evaluation.report.comparison_rows import ComparisonRows
+from kn_attrib.evaluation.report.comparison_rows import ComparisonRows, rows_with
 from kn_attrib.evaluation.statistics.means import RESAMPLES, mean_weights, relations_of, resampled_weights
+from kn_attrib.evaluation.vocabulary import HEADLINE
 
 SEARCH = "greedy_ablation"
 """The method whose suppression is taken for what can be reached at a budget."""
@@ -70,7 +71,8 @@ def leaderboard_page(comparisons: Iterable[ComparisonRows]) -> str:
             raise ConfigError(
                 f"the comparison on {name} suppressed no neurons of equal budgets; give compare budgets and suppress."
             )
-        sections.append(f"## {name}\n\n{comparison.verdict()}\n\n{markdown(leaderboard_text(comparison))}\n")
+        table = markdown(leaderboard_text(comparison))
+        sections.append(f"## {name}\n\n{comparison.verdict()}\n\n{table}\n")
     return "\n".join(sections)
 
 
@@ -88,20 +90,24 @@ def _suppression(comparison: ComparisonRows, budget: str) -> pd.DataFrame:
 
 def _shares(comparison: ComparisonRows, budget: str, reference: str) -> pd.DataFrame:
     """Ratios of means to the reference's, with 95 % intervals from resamples of the same facts."""
-    rows = comparison.rows
-    chosen = rows[
-        (rows.selection == budget) & (rows.neurons == "method") & (rows.group == "target")
-        & (rows.intervention == "suppress") & (rows.metric == "relative_change")
-    ]  # fmt: skip
+    chosen = rows_with(
+        comparison.rows,
+        selection=budget,
+        neurons="method",
+        intervention="suppress",
+        group="target",
+        metric=HEADLINE,
+    )
     wide = chosen.pivot_table(index=["fact", "relation"], columns="method", values="value", sort=False).dropna()
     relations = relations_of(wide)
     weights = resampled_weights(relations, RESAMPLES, comparison.seed)
     values = wide.to_numpy()
     at = wide.columns.get_loc(reference)
-    means, draws = mean_weights(relations) @ values, weights @ values
+    means = mean_weights(relations) @ values
+    draws = weights @ values
     with np.errstate(divide="ignore", invalid="ignore"):
-        low, high = np.nanquantile(draws / draws[:, [at]], [0.025, 0.975], axis=0)
         share = means / means[at]
+        low, high = np.nanquantile(draws / draws[:, [at]], [0.025, 0.975], axis=0)
     name = f"{budget} of search"
     shares: pd.DataFrame = pd.DataFrame({name: share, f"{name} low": low, f"{name} high": high}, index=wide.columns)
     return shares

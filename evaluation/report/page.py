@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from kn_attrib.evaluation.measure.known_facts import REASONS
 from kn_attrib.evaluation.records.pages import environment, svg
 from kn_attrib.evaluation.records.text import interval_text
 from kn_attrib.evaluation.report.agreement import agreement_table, intersections
-from kn_attrib.evaluation.report.comparison_rows import ComparisonRows
+from kn_attrib.evaluation.report.comparison_rows import ComparisonRows, rows_with
 from kn_attrib.evaluation.report.curves import areas
 from kn_attrib.evaluation.report.figures import CAPTIONS, figures_of
 from kn_attrib.evaluation.report.leaderboard import leaderboard_text
@@ -26,36 +27,44 @@ SHOWN = 12
 
 
 def write_report(comparison: ComparisonRows, path: Path, figures: Mapping[str, Figure]) -> Path:
-    """Write the report of a comparison to one HTML file."""
-    tables = [(_title(comparison, name), comparison.table(name)) for name in comparison.interventions]
+    """Write the report of a comparison to one HTML file.
+
+    Parameters
+    ----------
+    figures : by name, where they are drawn already.
+    """
+    titles = {name: _title(comparison, name) for name in comparison.interventions}
     first = comparison.interventions[0]
     budgets = [(s, comparison.table(first, s)) for s in comparison.selections if s != "refined"]
-    html = (
-        environment()
-        .get_template("report.html")
-        .render(
-            comparison=comparison,
-            manifest=comparison.manifest,
-            answers=answers(comparison),
-            tables=tables,
-            controls=[(_title(comparison, n), comparison.control_table(n)) for n in comparison.interventions],
-            ceiling=_ceiling(comparison),
-            agreements=_agreements(comparison),
-            areas=_areas(comparison),
-            budgets=budgets,
-            leaderboard=leaderboard_text(comparison) if budgets and first == "suppress" else None,
-            other_metrics=_other_metrics(comparison),
-            figures=[
-                (name, CAPTIONS.get(name, CAPTIONS[""]), svg(figures.get(name) or draw(), name))
-                for name, draw in figures_of(comparison).items()
-            ],
-            status=_status(comparison.facts),
-            used=comparison.facts[comparison.facts.status == "used"].to_dict("records"),
-            drilled=drill_down(comparison),
-        )
+    template = environment().get_template("report.html")
+    html = template.render(
+        comparison=comparison,
+        manifest=comparison.manifest,
+        answers=answers(comparison),
+        tables=[(title, comparison.table(name)) for name, title in titles.items()],
+        controls=[(title, comparison.control_table(name)) for name, title in titles.items()],
+        ceiling=_ceiling(comparison),
+        agreements=_agreements(comparison),
+        areas=_areas(comparison),
+        budgets=budgets,
+        leaderboard=leaderboard_text(comparison) if budgets and first == "suppress" else None,
+        other_metrics=_other_metrics(comparison),
+        figures=_drawn(comparison, figures),
+        status=_status(comparison.facts),
+        used=comparison.facts[comparison.facts.status == "used"].to_dict("records"),
+        drilled=drill_down(comparison),
     )
     write_text(path, html)
     return path
+
+
+def _drawn(comparison: ComparisonRows, figures: Mapping[str, Figure]) -> list[tuple[str, str, Markup]]:
+    """Name, caption and image of each figure."""
+    found = []
+    for name, draw in figures_of(comparison).items():
+        image = svg(figures.get(name) or draw(), name)
+        found.append((name, CAPTIONS.get(name, CAPTIONS[""]), image))
+    return found
 
 
 def table_html(comparison: ComparisonRows) -> str:
@@ -79,12 +88,12 @@ def _title(comparison: ComparisonRows, intervention: str) -> str:
 
 def _ceiling(comparison: ComparisonRows) -> pd.DataFrame:
     """Whole feed-forward blocks and random shares of all neurons at zero, as text."""
-    cells = comparison.cell(intervention="suppress")
-    cells = cells[cells.method.isin((WHOLE_FFN, DROPOUT))]
     names = {WHOLE_FFN: "feed-forward blocks, {}", DROPOUT: "random share {} of all neurons"}
+    cells = comparison.cell(intervention="suppress")
+    cells = cells[cells.method.isin(list(names))]
     cells = cells.assign(
         what=[names[r.method].format(r.selection) for r in cells.itertuples()],
-        text=[interval_text(r.mean, r.low, r.high, percent=True) for r in cells.itertuples()],
+        text=_intervals(cells, percent=True),
     )
     table = cells.pivot_table(index="what", columns="group", values="text", aggfunc="first", sort=False)
     filled: pd.DataFrame = table.fillna("–").rename_axis(index=None, columns=None)
@@ -121,29 +130,34 @@ def _intervals(frame: pd.DataFrame, percent: bool) -> list[str]:
 
 def drill_down(comparison: ComparisonRows) -> dict[str, pd.DataFrame]:
     """Fact -> methods × (refined neurons, and what suppressing them does to each group), as text."""
-    rows = comparison.rows
-    first = comparison.interventions[0]
-    chosen = rows[
-        (rows.selection == "refined") & (rows.neurons == "method") & (rows.metric == HEADLINE)
-        & (rows.intervention == first) & rows.method.isin(comparison.methods)
-    ]  # fmt: skip
-    picked = comparison.neurons[comparison.neurons.selection == "refined"]
-    names = {
-        key: ", ".join(
-            f"L{layer}:{index}" for layer, index in zip(part.layer[:SHOWN], part.neuron[:SHOWN], strict=True)
-        )
-        + (f" … ({len(part)})" if len(part) > SHOWN else "")
-        for key, part in picked.groupby(["fact", "method"])
-    }
+    rows = rows_with(
+        comparison.rows,
+        selection="refined",
+        neurons="method",
+        intervention=comparison.interventions[0],
+        metric=HEADLINE,
+    )
+    rows = rows[rows.method.isin(comparison.methods)]
+    refined = rows_with(comparison.neurons, selection="refined")
+    names = {key: _listed(part) for key, part in refined.groupby(["fact", "method"])}
     found = {}
-    for fact, part in chosen.groupby("fact", sort=False):
-        table = part.pivot_table(index="method", columns="group", values="value", sort=False).reindex(
-            comparison.methods
-        )
-        text = table.map(lambda value: "–" if pd.isna(value) else f"{100 * value:+.1f} %".replace("-", "−"))
-        text.insert(0, "refined neurons", [names.get((fact, method), "none") for method in table.index])
+    for fact, part in rows.groupby("fact", sort=False):
+        table = part.pivot_table(index="method", columns="group", values="value", sort=False)
+        text = table.reindex(comparison.methods).map(_change)
+        text.insert(0, "refined neurons", [names.get((fact, method), "none") for method in text.index])
         found[str(fact)] = text.rename_axis(index=None, columns=None)
     return found
+
+
+def _listed(neurons: pd.DataFrame) -> str:
+    """The first neurons by name, and their number where there are more."""
+    shown = neurons.head(SHOWN)
+    text = ", ".join(f"L{layer}:{index}" for layer, index in zip(shown.layer, shown.neuron, strict=True))
+    return f"{text} … ({len(neurons)})" if len(neurons) > SHOWN else text
+
+
+def _change(value: float) -> str:
+    return "–" if pd.isna(value) else f"{100 * value:+.1f} %".replace("-", "−")
 
 
 def _other_metrics(comparison: ComparisonRows) -> list[tuple[str, pd.DataFrame]]:
@@ -154,7 +168,8 @@ def _other_metrics(comparison: ComparisonRows) -> list[tuple[str, pd.DataFrame]]
         "rank_after": "Mean rank of the answer afterwards",
         "perplexity_after": "Perplexity of the answer afterwards",
     }
-    return [(title, comparison.table(comparison.interventions[0], metric=metric)) for metric, title in names.items()]
+    first = comparison.interventions[0]
+    return [(title, comparison.table(first, metric=metric)) for metric, title in names.items()]
 
 
 def _status(facts: pd.DataFrame) -> list[dict[str, Any]]:

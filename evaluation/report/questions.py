@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from kn_attrib.evaluation.records.text import interval_text
-from kn_attrib.evaluation.report.comparison_rows import ComparisonRows
+from kn_attrib.evaluation.report.comparison_rows import ComparisonRows, rows_with
 from kn_attrib.evaluation.statistics.means import mean_interval, mean_weights, ratio_interval, relations_of
 from kn_attrib.evaluation.statistics.significance import Difference, equivalence_test, holm, paired_difference
 from kn_attrib.evaluation.vocabulary import DROPOUT, HEADLINE, WHOLE_FFN
@@ -19,7 +19,9 @@ LEVEL, MARGIN = 0.05, 0.05
 MOSTLY, HARDLY = 0.5, 0.25
 """Shares of the effect on the fact itself above and below which a control group is said to move with it."""
 SEARCHES = ("greedy_ablation", "ablation")
+"""Methods that search by silencing neurons; the first found is what others are held against."""
 OF = {"same_object": "the answer word", "same_subject": "the subject", "same_relation": "the relation"}
+"""Control groups and what neurons are of that change them as they change the fact."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,9 @@ def answers(comparison: ComparisonRows) -> list[Answer]:
     ]
     if not comparison.claim_possible:
         p = comparison.precondition
-        reason = f"all feed-forward neurons together carry {_percent(p['mean'], p['low'], p['high'])} of p(answer)"
-        found = [Answer(a.question, f"No claim possible: {reason}. For the record: {a.answer}", "unknown")
-                 for a in found]  # fmt: skip
+        carried = _percent(p["mean"], p["low"], p["high"])
+        why = f"No claim possible: all feed-forward neurons together carry {carried} of p(answer)."
+        found = [Answer(a.question, f"{why} For the record: {a.answer}", "unknown") for a in found]
     return [*found, _how_much_do_they_carry(comparison)]
 
 
@@ -59,12 +61,16 @@ def effects(
     comparison: ComparisonRows, selection: str, neurons: str, group: str, methods: Sequence[str], metric: str = HEADLINE
 ) -> pd.DataFrame:
     """A metric under suppression: facts (with their relation) × methods, where all have one."""
-    rows = comparison.rows
-    chosen = rows[
-        (rows.intervention == "suppress") & (rows.metric == metric) & (rows.selection == selection)
-        & (rows.neurons == neurons) & (rows.group == group) & rows.method.isin(methods)
-    ]  # fmt: skip
-    wide = chosen.pivot_table(index=["fact", "relation"], columns="method", values="value", sort=False)
+    rows = rows_with(
+        comparison.rows,
+        selection=selection,
+        neurons=neurons,
+        intervention="suppress",
+        group=group,
+        metric=metric,
+    )
+    rows = rows[rows.method.isin(methods)]
+    wide = rows.pivot_table(index=["fact", "relation"], columns="method", values="value", sort=False)
     found: pd.DataFrame = wide.dropna()
     return found
 
@@ -89,10 +95,11 @@ def _does_the_method_matter(comparison: ComparisonRows) -> Answer:
     found = effects(comparison, selection, "method", "target", comparison.methods)
     if found.shape[1] < 2:
         return Answer(question, "One method was run; a comparison takes at least two.", "unknown")
-    best, seed = strongest(comparison, selection), comparison.seed
+    best = strongest(comparison, selection)
     others = [str(m) for m in found.columns if m != best]
     relations = relations_of(found)
-    gaps = {m: paired_difference(found[m].to_numpy(), found[best].to_numpy(), relations, seed) for m in others}
+    strength = found[best].to_numpy()
+    gaps = {m: paired_difference(found[m].to_numpy(), strength, relations, comparison.seed) for m in others}
     corrected = dict(zip(others, holm([gap.p for gap in gaps.values()]), strict=True))
     worse = [m for m in others if corrected[m] <= LEVEL]
     same = [m for m in others if corrected[m] > LEVEL]
@@ -109,67 +116,76 @@ def _does_the_method_matter(comparison: ComparisonRows) -> Answer:
         )
     if same:
         text += f"Not told apart from it: {_listed(same, gaps, corrected)}."
-    return Answer(question, text.strip(), "yes" if not same else "mixed" if worse else "unknown")
+    if not same:
+        return Answer(question, text.strip(), "yes")
+    return Answer(question, text.strip(), "mixed" if worse else "unknown")
 
 
 def _listed(methods: Sequence[str], gaps: dict[str, Difference], p: dict[str, float]) -> str:
-    ordered = sorted(methods, key=lambda m: gaps[m].mean)
-    return ", ".join(
-        f"{m} (by {100 * gaps[m].mean:.1f} points [{100 * gaps[m].low:.1f}, {100 * gaps[m].high:.1f}], "
-        f"p {_p(p[m])})".replace("-", "−") for m in ordered
-    )  # fmt: skip
+    """Methods with how much less they suppress, those that are behind least first."""
+    parts = []
+    for method in sorted(methods, key=lambda m: gaps[m].mean):
+        gap = gaps[method]
+        size = f"{100 * gap.mean:.1f} points [{100 * gap.low:.1f}, {100 * gap.high:.1f}]"
+        parts.append(f"{method} (by {size}, p {_p(p[method])})".replace("-", "−"))
+    return ", ".join(parts)
 
 
 def _whose_neurons(comparison: ComparisonRows) -> Answer:
     question = "Are these neurons of the fact, of the answer word, of the subject, or of the relation?"
     best = strongest(comparison, "refined")
     target = effects(comparison, "refined", "method", "target", [best])
-    size, parts, moved, partly = _mean_interval(comparison, target), [], [], []
+    parts, moved, partly = [], [], []
     for group, name in OF.items():
         other = effects(comparison, "refined", "method", group, [best])
         shared = target.index.intersection(other.index)
         if not len(shared):
             parts.append(f"{name}: no such facts")
             continue
-        share, low, high = _ratio(comparison, other.loc[shared, best], target.loc[shared, best])
         change = _percent(*_mean_interval(comparison, other.loc[shared]))
-        parts.append(
-            f"other facts with {name} move by {change}, which is {100 * share:.0f} % [{100 * low:.0f}, "
-            f"{100 * high:.0f}] of the fact's own change (n = {len(shared)})".replace("-", "−")
-        )
-        moved += [name] if low > MOSTLY else []
-        partly += [name] if low <= MOSTLY and high > HARDLY else []
-    text = f"{best}'s refined neurons change the fact itself by {_percent(*size)} (n = {len(target)}); "
-    text += "; ".join(parts) + ". "
+        share, low, high = _ratio(comparison, other.loc[shared, best], target.loc[shared, best])
+        part = f"{100 * share:.0f} % [{100 * low:.0f}, {100 * high:.0f}] of the fact's own change (n = {len(shared)})"
+        parts.append(f"other facts with {name} move by {change}, which is {part}".replace("-", "−"))
+        if low > MOSTLY:
+            moved.append(name)
+        elif high > HARDLY:
+            partly.append(name)
+    own = _percent(*_mean_interval(comparison, target))
+    text = f"{best}'s refined neurons change the fact itself by {own} (n = {len(target)}); {'; '.join(parts)}."
     if moved:
-        return Answer(question, text + f"So they are mostly neurons of {' and '.join(moved)}, not of the fact.", "no")
+        return Answer(question, f"{text} So they are mostly neurons of {' and '.join(moved)}, not of the fact.", "no")
     if partly:
-        return Answer(question, text + f"So they are partly neurons of {' and '.join(partly)}.", "mixed")
-    return Answer(question, text + "So they belong to the fact more than to any of these.", "yes")
+        return Answer(question, f"{text} So they are partly neurons of {' and '.join(partly)}.", "mixed")
+    return Answer(question, f"{text} So they belong to the fact more than to any of these.", "yes")
 
 
 def _anything_else(comparison: ComparisonRows) -> Answer:
     question = "Do they carry anything else?"
-    best, parts, verdicts = strongest(comparison, "refined"), [], []
-    for kind, group, metric, name in (
+    best = strongest(comparison, "refined")
+    parts, unmoved = [], []
+    for neurons, group, metric, name in (
         ("method", "other_relation", HEADLINE, "facts of other relations change by"),
         # Plain words may be hardly expected; ratios of tiny probabilities say nothing, log-probabilities do.
         ("method", "plain_text", "delta_logprob", "the log-probability of plain words changes by"),
         ("random", "target", HEADLINE, "the fact itself, with equally many random neurons instead, changes by"),
         ("random_matched", "target", HEADLINE, "with equally active and strong neurons by"),
     ):
-        found = effects(comparison, "refined", kind, group, [best], metric)
+        found = effects(comparison, "refined", neurons, group, [best], metric)
         if not len(found):
             continue
-        values, relations = found[best].to_numpy(), relations_of(found)
-        p = equivalence_test(values, relations, MARGIN)
+        percent = metric == HEADLINE
+        change = interval_text(*_mean_interval(comparison, found), percent)
+        p = equivalence_test(found[best].to_numpy(), relations_of(found), MARGIN)
         within = "within" if p <= LEVEL else "not shown to be within"
-        change = interval_text(*_mean_interval(comparison, found), percent=metric == HEADLINE)
-        margin = f"±{MARGIN:.0%}" if metric == HEADLINE else f"±{MARGIN} nats"
+        margin = f"±{MARGIN:.0%}" if percent else f"±{MARGIN} nats"
         parts.append(f"{name} {change}, {within} {margin} (equivalence p {_p(p)}, n = {len(found)})")
-        verdicts += [p <= LEVEL] if kind == "method" else []
-    text = f"Suppressing {best}'s refined neurons: " + "; ".join(parts) + "."
-    return Answer(question, text, "unknown" if not verdicts else "no" if all(verdicts) else "mixed")
+        # What control neurons do is said for comparison; the answer is about the method's own.
+        if neurons == "method":
+            unmoved.append(p <= LEVEL)
+    text = f"Suppressing {best}'s refined neurons: {'; '.join(parts)}."
+    if not unmoved:
+        return Answer(question, text, "unknown")
+    return Answer(question, text, "no" if all(unmoved) else "mixed")
 
 
 def _would_search_do_better(comparison: ComparisonRows) -> Answer:
@@ -180,17 +196,17 @@ def _would_search_do_better(comparison: ComparisonRows) -> Answer:
         return Answer(question, f"Not measured: add {SEARCHES[0]} to the methods.", "unknown")
     selection = _main_selection(comparison)
     found = effects(comparison, selection, "method", "target", [search, *others])
-    means = dict(zip(found.columns, mean_weights(relations_of(found)) @ found.to_numpy(), strict=True))
+    relations = relations_of(found)
+    means = dict(zip(found.columns, mean_weights(relations) @ found.to_numpy(), strict=True))
     best = min(others, key=lambda m: means[m])
-    seed = comparison.seed
-    gap = paired_difference(found[best].to_numpy(), found[search].to_numpy(), relations_of(found), seed)
+    gap = paired_difference(found[best].to_numpy(), found[search].to_numpy(), relations, comparison.seed)
     share, low, high = _ratio(comparison, found[best], found[search])
     what = "greedy direct search" if search == SEARCHES[0] else "exhaustive search of single neurons (no upper bound)"
+    reached = f"{100 * share:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
+    difference = f"{100 * gap.mean:+.1f} points [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
     text = (
-        f"With {_named(selection)}, {best} reaches {100 * share:.0f} % [{100 * low:.0f}, {100 * high:.0f}] of what "
-        f"{what} suppresses; "
-        f"the difference is {100 * gap.mean:+.1f} points [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}], "
-        f"p {_p(gap.p)} (n = {gap.n})."
+        f"With {_named(selection)}, {best} reaches {reached} of what {what} suppresses; "
+        f"the difference is {difference}, p {_p(gap.p)} (n = {gap.n})."
     ).replace("-", "−")
     if gap.p > LEVEL:
         return Answer(question, text + " The data cannot tell them apart.", "unknown")

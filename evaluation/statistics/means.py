@@ -51,16 +51,19 @@ def relations_of(frame: pd.DataFrame | pd.Series) -> list[str]:
 
 def mean_interval(values: Array, relations: Sequence[str], seed: int = 0) -> tuple[float, float, float]:
     """Mean over facts (within relations, then over relations) and its 95 % bootstrap interval."""
+    mean = mean_weights(relations) @ values
     low, high = np.quantile(resampled_weights(relations, RESAMPLES, seed) @ values, [0.025, 0.975])
-    return float(mean_weights(relations) @ values), float(low), float(high)
+    return float(mean), float(low), float(high)
 
 
 def ratio_interval(part: Array, whole: Array, relations: Sequence[str], seed: int = 0) -> tuple[float, float, float]:
     """A ratio of means on the same facts and its 95 % interval, both means from the same resamples."""
-    weights, mean = resampled_weights(relations, RESAMPLES, seed), mean_weights(relations)
+    mean = mean_weights(relations)
+    weights = resampled_weights(relations, RESAMPLES, seed)
     with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = (mean @ part) / (mean @ whole)
         low, high = np.nanquantile((weights @ part) / (weights @ whole), [0.025, 0.975])
-        return float((mean @ part) / (mean @ whole)), float(low), float(high)
+    return float(ratio), float(low), float(high)
 
 
 def summarise_facts(wide: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -83,22 +86,22 @@ def summarise(values: pd.DataFrame, relations: pd.Series, resamples: int = RESAM
     One row per quantity: ``mean, low, high, n``.
     """
     rows: pd.DataFrame = pd.DataFrame(index=values.columns, columns=["mean", "low", "high", "n"], dtype=float)
-    present = values.notna()
+    numbers = values.to_numpy(dtype=float)
+    present = values.notna().to_numpy()
     # Quantities measured on the same facts share their resamples.
-    patterns: dict[bytes, list[int]] = {}
+    alike: dict[bytes, list[int]] = {}
     for column in range(values.shape[1]):
-        patterns.setdefault(present.iloc[:, column].to_numpy().tobytes(), []).append(column)
-    for columns in patterns.values():
-        here = present.iloc[:, columns[0]].to_numpy()
+        alike.setdefault(present[:, column].tobytes(), []).append(column)
+    for columns in alike.values():
+        here = present[:, columns[0]]
+        rows.iloc[columns, 3] = here.sum()
         if not here.any():
-            rows.iloc[columns, 3] = 0
             continue
         names = relations[here].tolist()
         weights = resampled_weights(names, resamples, seed)
         for start in range(0, len(columns), COLUMNS_AT_ONCE):
             some = columns[start : start + COLUMNS_AT_ONCE]
-            data = values.to_numpy(dtype=float)[np.ix_(here, some)]
+            data = numbers[np.ix_(here, some)]
             rows.iloc[some, 0] = mean_weights(names) @ data
             rows.iloc[some, 1:3] = np.quantile(data.T @ weights.T, [0.025, 0.975], axis=1).T
-        rows.iloc[columns, 3] = here.sum()
     return rows

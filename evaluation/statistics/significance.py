@@ -119,6 +119,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     corrected = np.empty(len(p_values))
     highest = 0.0
     for rank, index in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        own = min(1.0, (len(p_values) - rank) * p_values[index])
+        highest = max(highest, own)  # never below the correction of a smaller p
         corrected[index] = highest
     return [float(p) for p in corrected]
