@@ -130,3 +130,16 @@ WHOLE_FFN, DROPOUT = "whole_ffn", "dropout"
 """Rows that belong to no method: all neurons at zero (of all layers, of each), and random shares of them."""
 CONSENSUS = "consensus"
 """The ``other`` of a method's agreement with the mean ranking of all other methods."""
+
+# Status of a fact: whether it is judged, or why not.
+
+USED = "used"
+REASONS = {
+    USED: "used",
+    "unusable": "no attribution or no held-out prompt can be put to this model",
+    "unknown": "the model does not know the answer (not the most likely token in enough attribution prompts)",
+    "ambiguous": "several answers are right",
+    "leaking": "the answer is inside the subject",
+    "limit": "beyond the asked number of facts (still serves as a control)",
+}
+"""Status -> what it means."""

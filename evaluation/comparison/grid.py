@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +15,20 @@ import yaml
 
 from kn_attrib.errors import ConfigError, unknown
 from kn_attrib.evaluation.comparison.compare import compare
+from kn_attrib.evaluation.records.folder import open_folder
+from kn_attrib.evaluation.records.journal import Journal
+from kn_attrib.evaluation.records.provenance import identity_of
 from kn_attrib.evaluation.report.comparison import Comparison
-from kn_attrib.evaluation.report.grid import Grid
-from kn_attrib.facts.facts import Fact
+from kn_attrib.evaluation.report.grid import GRID, Grid
+from kn_attrib.facts.facts import Fact, FactSet
+from kn_attrib.facts.loading import load_facts
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.scoring.method_specs import Method, make_method
 from kn_attrib.scoring.registry import make_scorer, with_params
+from kn_attrib.store import read_json
 
+COMBINATIONS = "combinations"
+"""Name of the folder that holds each combination's comparison."""
 SETTINGS = ("threshold", "share", "refinement", "factor", "max_prompts", "interventions", "normalised", "seed")
 
 
@@ -68,6 +77,7 @@ def compare_grid(
     factors: Sequence[Factor],
     *,
     folder: str | Path | None = None,
+    overwrite: bool = False,
     **settings: Any,
 ) -> Grid:
     """`compare` under every combination of the factors' levels (a full factorial design).
@@ -77,12 +87,14 @@ def compare_grid(
     model, facts, methods : as in `compare`; methods by name.
     factors : what varies. A factor ``"method.parameter"`` varies that method alone.
     folder : each combination is kept there as a comparison of its own, and a killed run goes on where it was.
+    overwrite : start anew, whatever the folder holds.
     settings : of `compare`, the same in all combinations.
 
     Raises
     ------
     ConfigError : a factor names a method that is not compared, or two factors are the same.
     MethodError : a parameter that the method does not have.
+    StoreError : the folder holds something else, such as a grid with other settings (unless ``overwrite``).
     """
     names = [factor.name for factor in factors]
     if len(set(names)) < len(names) or not names:
@@ -91,10 +103,13 @@ def compare_grid(
     for factor in factors:
         if "." in factor.name and factor.name.split(".")[0] not in labels:
             raise ConfigError(unknown("method in --grid", factor.name.split(".")[0], labels))
+    given = load_facts(facts)
+    identity = _identity(model, given, labels, factors, settings)
+    journal = _opened(folder, overwrite, identity)
     rows, manifests = [], []
     for combination in itertools.product(*(factor.levels for factor in factors)):
         levels = dict(zip(names, combination, strict=True))
-        found = _combination(model, facts, methods, levels, folder, settings)
+        found = _combination(model, given, methods, levels, folder, settings)
         named = {name: str(level) for name, level in levels.items()}
         rows.append(found.rows.assign(**named))
         manifests.append({"levels": named, "manifest": found.manifest})
@@ -103,11 +118,36 @@ def compare_grid(
         "methods": labels,
         "settings": {k: v for k, v in settings.items() if v is not None},
         "combinations": manifests,
+        "identity": identity,
     }
     grid = Grid(pd.concat(rows, ignore_index=True), manifest)
     if folder is not None:
         grid.save(folder)
+    journal.close()
     return grid
+
+
+def _identity(
+    model: NeuronModel, facts: FactSet, methods: Sequence[str], factors: Sequence[Factor], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the grid's rows depend on, as JSON holds it."""
+    levels = {factor.name: [str(level) for level in factor.levels] for factor in factors}
+    found = identity_of(model, facts, settings, {label: [label] for label in methods}, factors=levels)
+    plain: dict[str, Any] = json.loads(json.dumps(found))
+    return plain
+
+
+def _opened(folder: str | Path | None, overwrite: bool, identity: Mapping[str, Any]) -> Journal:
+    """The journal of the grid; combinations of another grid are not taken for its own."""
+    if folder is None:
+        return Journal()
+    place = Path(folder)
+    if overwrite:
+        shutil.rmtree(place / COMBINATIONS, ignore_errors=True)
+    finished = not overwrite and (place / GRID).is_file() and read_json(place / GRID).get("identity") == identity
+    journal = Journal(place) if finished else open_folder(place, overwrite)
+    journal.open(identity)
+    return journal
 
 
 def _label(method: str) -> str:
@@ -116,7 +156,7 @@ def _label(method: str) -> str:
 
 def _combination(
     model: NeuronModel,
-    facts: str | Path | Sequence[Fact],
+    facts: FactSet,
     methods: Sequence[str],
     levels: Mapping[str, Any],
     folder: str | Path | None,
@@ -129,7 +169,7 @@ def _combination(
     varied = [_varied(method, levels) for method in methods]
     place = None
     if folder is not None:
-        place = Path(folder) / "combinations" / ",".join(f"{name}={level}" for name, level in levels.items())
+        place = Path(folder) / COMBINATIONS / ",".join(f"{name}={level}" for name, level in levels.items())
         if (place / "manifest.json").is_file():
             found = Comparison.load(place)
             if found.complete:

@@ -16,15 +16,16 @@ from kn_attrib.evaluation.comparison.control_facts import group_prompts
 from kn_attrib.evaluation.comparison.effect_stage import Measurement, Plan, chunks, nothing_measured
 from kn_attrib.evaluation.comparison.score_stage import FittedScorer, MethodScores, joined_scores
 from kn_attrib.evaluation.comparison.settings import Settings
-from kn_attrib.evaluation.comparison.views import FactsInView, Views, queries_of
+from kn_attrib.evaluation.comparison.views import FactsInView, Views
 from kn_attrib.evaluation.measure.interventions import Interventions
-from kn_attrib.evaluation.measure.known_facts import USED, Candidate, Selection, select_facts
+from kn_attrib.evaluation.measure.known_facts import Candidate, Selection, queries_of, select_facts
 from kn_attrib.evaluation.measure.outcomes import Evaluator
 from kn_attrib.evaluation.measure.plain_text import given_sentences, plain_texts, sentences_of
 from kn_attrib.evaluation.records.journal import Entry, Journal
 from kn_attrib.evaluation.records.progress import progress_bar
 from kn_attrib.evaluation.records.provenance import identity_of, manifest_of
 from kn_attrib.evaluation.report.comparison import Comparison
+from kn_attrib.evaluation.vocabulary import USED
 from kn_attrib.facts.facts import FactSet
 from kn_attrib.facts.prompts import Prompt, Text, causes
 from kn_attrib.models.neuron_model import NeuronModel

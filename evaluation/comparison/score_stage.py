@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from kn_attrib.evaluation.comparison.settings import Settings
-from kn_attrib.evaluation.comparison.views import FactsInView, queries_of
-from kn_attrib.evaluation.measure.known_facts import Candidate
+from kn_attrib.evaluation.comparison.views import FactsInView
+from kn_attrib.evaluation.measure.known_facts import Candidate, queries_of
 from kn_attrib.evaluation.records.journal import Entry
 from kn_attrib.facts.prompts import Prompt
 from kn_attrib.models.cost import spending

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from kn_attrib.evaluation.measure.known_facts import Candidate, Selection
+from kn_attrib.evaluation.measure.known_facts import Candidate, Selection, queries_of
 from kn_attrib.evaluation.measure.outcomes import Evaluator
 from kn_attrib.facts.prompts import Prompt
 from kn_attrib.models.cost import spending
@@ -30,11 +30,6 @@ class FactsInView:
     def queries(self) -> list[Prompt]:
         """The facts' attribution queries."""
         return queries_of(self.targets)
-
-
-def queries_of(facts: Iterable[Candidate]) -> list[Prompt]:
-    """The attribution queries of some facts."""
-    return [query for c in facts for text in c.prompts for query in text.queries]
 
 
 @dataclass

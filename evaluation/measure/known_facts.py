@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,19 +11,10 @@ import pandas as pd
 import torch
 
 from kn_attrib.errors import FactError
+from kn_attrib.evaluation.vocabulary import USED
 from kn_attrib.facts.facts import Fact, FactSet
-from kn_attrib.facts.prompts import Skipped, Split, Text, by_text
+from kn_attrib.facts.prompts import Prompt, Skipped, Split, Text, by_text
 from kn_attrib.models.neuron_model import NeuronModel
-
-USED = "used"
-REASONS = {
-    USED: "used",
-    "unusable": "no attribution or no held-out prompt can be put to this model",
-    "unknown": "the model does not know the answer (not the most likely token in enough attribution prompts)",
-    "ambiguous": "several answers are right",
-    "leaking": "the answer is inside the subject",
-    "limit": "beyond the asked number of facts (still serves as a control)",
-}
 
 
 @dataclass(frozen=True)
@@ -35,7 +26,7 @@ class Candidate:
     prompts, held_out : encoded texts of the two splits.
     correct : share of the attribution prompts that are answered rightly.
     p_prompts, p_held_out : mean probability of the answer; of held-out prompts only where the fact is used.
-    status : a key of `REASONS`.
+    status : a key of `vocabulary.REASONS`.
     """
 
     fact: Fact
@@ -46,6 +37,11 @@ class Candidate:
     p_prompts: float
     p_held_out: float
     status: str
+
+
+def queries_of(facts: Iterable[Candidate]) -> list[Prompt]:
+    """The attribution queries of some facts."""
+    return [query for c in facts for text in c.prompts for query in text.queries]
 
 
 @dataclass(frozen=True)

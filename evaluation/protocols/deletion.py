@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kn_attrib.errors import ConfigError
 from kn_attrib.evaluation.experiment import Experiment, ExperimentSettings, Facts, Methods, Option, Rows
-from kn_attrib.evaluation.measure.known_facts import Candidate
+from kn_attrib.evaluation.measure.known_facts import Candidate, queries_of
 from kn_attrib.evaluation.measure.perplexity import perplexity
 from kn_attrib.evaluation.measure.plain_text import sentences_of
 from kn_attrib.evaluation.protocols.rankings import share_of, top_of_layers
@@ -184,11 +184,8 @@ class DeletionProtocol(Experiment[DeletionSettings, Case, ProtocolResult]):
     def measure(self, unit: Case) -> Rows:
         """Score the facts, fitted on all targets as `compare` does, and drop each one's neurons."""
         method, facts = unit
-        queries, others = (
-            [query for c in some for text in c.prompts for query in text.queries]
-            for some in (facts, [c for c in self.selection.targets if c not in facts])
-        )
-        scores = self.score(method, queries, others)
+        others = [c for c in self.selection.targets if c not in facts]
+        scores = self.score(method, queries_of(facts), queries_of(others))
         rows: Rows = {"rows": [], "neurons": []}
         for own in facts:
             mean = scores.for_fact(own.fact.id).values.double().mean(0)  # noqa: PD011  # a tensor

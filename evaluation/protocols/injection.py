@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kn_attrib.errors import ConfigError, unknown
 from kn_attrib.evaluation.experiment import Experiment, ExperimentSettings, Facts, Methods, Option, Rows
-from kn_attrib.evaluation.measure.known_facts import Candidate
+from kn_attrib.evaluation.measure.known_facts import Candidate, queries_of
 from kn_attrib.evaluation.protocols.finetune import Injection, inject
 from kn_attrib.evaluation.protocols.rankings import recall, share_of, top_of_layers, top_of_model
 from kn_attrib.evaluation.protocols.result import ProtocolResult
@@ -217,7 +217,7 @@ class InjectionProtocol(Experiment[InjectionSettings, Case, ProtocolResult]):
         """Queries of other known facts, those of the relation first."""
         pool = sorted(self.selection.pool, key=lambda c: c.fact.relation != fact.relation)
         others = [c for c in pool if c.fact.subject != fact.subject][: self.settings.contrast_facts]
-        return [query for c in others for text in c.prompts for query in text.queries]
+        return queries_of(others)
 
     def _recalls(self, unit: Case, method: str, values: Tensor, done: Injection) -> list[dict[str, Any]]:
         truths = {"all": done.neurons, "changed": done.changed, "speaking": done.speaking}

@@ -19,7 +19,7 @@ from kn_attrib.evaluation.vocabulary import GROUP_NAMES
 from kn_attrib.neurons import NeuronSet
 
 # Dark for what should move, lighter for the control groups, grey for random neurons.
-GROUP_COLOURS = dict(zip(GROUP_NAMES, [*sns.color_palette("colorblind")[:6], (0.6, 0.6, 0.6)], strict=True))
+GROUP_COLOURS = dict(zip(GROUP_NAMES, sns.color_palette("colorblind"), strict=False)) | {"random": (0.6, 0.6, 0.6)}
 
 
 def bars(comparison: ComparisonRows, intervention: str) -> Figure:

@@ -20,6 +20,9 @@ from kn_attrib.evaluation.statistics.significance import holm, paired_difference
 from kn_attrib.evaluation.vocabulary import HEADLINE, PERCENT
 from kn_attrib.store import read_json, write_json, write_parquet, write_text
 
+GRID = "grid.json"
+"""Name of a grid's manifest, written last."""
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -120,7 +123,7 @@ class Grid:
     def save(self, folder: str | Path) -> Path:
         """Write ``grid.parquet`` and ``grid.json``; returns the folder."""
         write_parquet(Path(folder) / "grid.parquet", self.rows)
-        write_json(Path(folder) / "grid.json", self.manifest)
+        write_json(Path(folder) / GRID, self.manifest)
         return Path(folder)
 
     @classmethod
@@ -132,6 +135,6 @@ class Grid:
         StoreError : the folder holds no grid.
         """
         source = Path(folder)
-        if not (source / "grid.json").is_file():
+        if not (source / GRID).is_file():
             raise StoreError(f"{source} holds no grid; expected grid.json and grid.parquet.")
-        return cls(pd.read_parquet(source / "grid.parquet"), read_json(source / "grid.json"))
+        return cls(pd.read_parquet(source / "grid.parquet"), read_json(source / GRID))

@@ -10,7 +10,6 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from kn_attrib.evaluation.measure.known_facts import REASONS
 from kn_attrib.evaluation.records.pages import environment, svg
 from kn_attrib.evaluation.records.text import interval_text
 from kn_attrib.evaluation.report.agreement import agreement_table, intersections
@@ -19,7 +18,7 @@ from kn_attrib.evaluation.report.curves import areas
 from kn_attrib.evaluation.report.figures import CAPTIONS, figures_of
 from kn_attrib.evaluation.report.leaderboard import leaderboard_text
 from kn_attrib.evaluation.report.questions import answers
-from kn_attrib.evaluation.vocabulary import DROPOUT, EVERYWHERE, HEADLINE, WHOLE_FFN
+from kn_attrib.evaluation.vocabulary import DROPOUT, EVERYWHERE, HEADLINE, REASONS, WHOLE_FFN
 from kn_attrib.store import write_text
 
 SHOWN = 12

@@ -247,6 +247,17 @@ def test_compare_refuses_a_folder_that_holds_a_run(small: list[object], tmp_path
     assert read_json(tmp_path / "run" / "manifest.json")["complete"] is True
 
 
+def test_a_finished_run_is_written_over(small: list[object], tmp_path: Path) -> None:
+    for seed in ("0", "1"):
+        output("compare", *small, "--seed", seed, "--out", tmp_path / "run", "--overwrite")
+        assert read_json(tmp_path / "run" / "manifest.json")["settings"]["seed"] == int(seed)
+    grid = ["--grid", "threshold=0.1,0.5", "--out", tmp_path / "run", "--overwrite"]
+    for seed in ("0", "1"):
+        output("compare", *small, "--seed", seed, *grid)
+        combinations = read_json(tmp_path / "run" / "grid.json")["combinations"]
+        assert [each["manifest"]["settings"]["seed"] for each in combinations] == [int(seed)] * 2
+
+
 def test_ctrl_c_keeps_what_was_finished(small: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kn_attrib.evaluation.comparison.run.MEASURED_AT_ONCE", 3)
     dropout = Measurement.dropout

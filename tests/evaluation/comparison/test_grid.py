@@ -13,6 +13,7 @@ import pytest
 from kn_attrib import Comparison, FactSet, NeuronModel, compare
 from kn_attrib.errors import ConfigError, MethodError, StoreError
 from kn_attrib.evaluation import Factor, Grid, compare_grid
+from kn_attrib.evaluation.records.folder import check_folder
 from kn_attrib.methods import IntegratedGradients
 
 SETTINGS: dict[str, Any] = {"keep": ("unknown",), "budgets": (3,), "controls": (), "dropout": (), "progress": False}
@@ -101,3 +102,41 @@ def test_bad_grids_are_refused(model: NeuronModel, module_facts: FactSet) -> Non
             model, module_facts, ["integrated_gradients"], [Factor("integrated_gradients.step", (1,))], **SETTINGS
         )
     assert Factor.parse("integrated_gradients.rule=gausslegendre,linspace").levels == ("gausslegendre", "linspace")
+
+
+def test_combinations_of_another_grid_are_not_taken_for_its_own(
+    model: NeuronModel, module_facts: FactSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    factors = [Factor("threshold", (0.1, 0.5))]
+
+    def run(overwrite: bool = False, **further: Any) -> Grid:
+        settings = SETTINGS | further
+        return compare_grid(
+            model, module_facts, ["activation"], factors, folder=tmp_path, overwrite=overwrite, **settings
+        )
+
+    done: list[object] = []
+
+    def stopped(*given: Any, **settings: Any) -> Comparison:
+        if done:
+            raise KeyboardInterrupt
+        done.append(given)
+        return compare(*given, **settings)
+
+    monkeypatch.setattr("kn_attrib.evaluation.comparison.grid.compare", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert check_folder(tmp_path, overwrite=False) == tmp_path  # the command line may go on
+    with pytest.raises(StoreError, match="unfinished run with other settings"):
+        run(limit=2)
+    monkeypatch.undo()
+    first = tmp_path / "combinations" / "threshold=0.1" / "rows.parquet"
+    before = first.stat().st_mtime_ns
+    whole = run()
+    assert first.stat().st_mtime_ns == before
+    assert not (tmp_path / "unfinished").exists()
+    with pytest.raises(StoreError, match="holds other files"):
+        run(limit=2)
+    fewer = run(overwrite=True, limit=2)
+    assert first.stat().st_mtime_ns != before
+    assert fewer.rows.fact.nunique() == 2 < whole.rows.fact.nunique()
