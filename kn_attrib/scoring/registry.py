@@ -164,7 +164,7 @@ def _with_params(cls: Any, params: dict[str, Any]) -> Any:
             raise MethodError(f"{cls.name}: {unknown(name, str(value), map(str, get_args(hint)))}")
         if hint in PLAIN_TYPES and not isinstance(value, PLAIN_TYPES[hint]):
             raise MethodError(f"{cls.name}: parameter {name!r} is {value!r}; expected {hint.__name__}.")
-    required = [f.name for f in fields(cls) if f.init and f.default is f.default_factory is MISSING]
+    required = [f.name for f in fields(cls) if f.init and f.default is MISSING and f.default_factory is MISSING]
     missing = [name for name in required if name not in params]
     if missing:
         raise MethodError(f"{cls.name}: parameter {missing[0]!r} has no default; write {cls.name}({missing[0]}=…).")
