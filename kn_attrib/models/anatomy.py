@@ -96,8 +96,10 @@ def find_attention(block: nn.Module, site: nn.Module) -> nn.Module | None:
         # A leaf of that name is a norm before or behind it.
         if named and not inside and any(True for _ in module.children()):
             found[name] = module
-    (one, *others) = found.values() or (None,)
-    return None if others or one is None or site in set(one.modules()) else one
+    if len(found) != 1:
+        return None
+    (attention,) = found.values()
+    return None if site in set(attention.modules()) else attention
 
 
 def find_ffn_inputs(block: nn.Module, n_neurons: int) -> list[nn.Module]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import inspect
@@ -185,8 +186,6 @@ def parse_call(spec: str) -> tuple[str, dict[str, Any] | None]:
     ------
     MethodError : what is in the brackets are not named plain values.
     """
-    import ast
-
     name, _, rest = spec.partition("(")
     if not rest:
         return spec.strip(), None
