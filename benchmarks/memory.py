@@ -48,11 +48,12 @@ def main() -> None:
         return
     found = []
     for budget in args.budgets.split(","):
-        command = [sys.executable, __file__, "--shape", args.shape, "--tokens", str(args.tokens),
-                   "--prompts", str(args.prompts), "--one", budget]  # fmt: skip
+        workload = ["--shape", args.shape, "--tokens", str(args.tokens), "--prompts", str(args.prompts)]
+        command = [sys.executable, __file__, *workload, "--one", budget]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        found.append(json.loads(output.splitlines()[-1]))
-        print(f"budget {found[-1]['budget'] / 1e9:.1f} GB: peak {found[-1]['peak'] / 1e9:.2f} GB above the model")
+        row = json.loads(output.splitlines()[-1])
+        found.append(row)
+        print(f"budget {row['budget'] / 1e9:.1f} GB: peak {row['peak'] / 1e9:.2f} GB above the model")
     args.out.write_text(json.dumps({"command": sys.argv[1:], "rows": found}, indent=1) + "\n", encoding="utf-8")
 
 

@@ -32,19 +32,25 @@ def make_model(shape: str, device: str = "cpu", dtype: torch.dtype = torch.float
     elif shape == "gpt2":
         model = GPT2LMHeadModel(GPT2Config(vocab_size=size))
     else:
-        model = LlamaForCausalLM(
-            LlamaConfig(vocab_size=size, hidden_size=768, intermediate_size=3072, num_hidden_layers=12,
-                        num_attention_heads=12)
-        )  # fmt: skip
+        config = LlamaConfig(
+            vocab_size=size,
+            hidden_size=768,
+            intermediate_size=3072,
+            num_hidden_layers=12,
+            num_attention_heads=12,
+        )
+        model = LlamaForCausalLM(config)
     vocabulary = {f"w{i}": i for i in range(size - 2)} | {"[MASK]": size - 2, "[UNK]": size - 1}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    names = ["input_ids", "token_type_ids", "attention_mask"]
+    names = ["input_ids", "attention_mask"]
+    if shape == "bert":
+        names.insert(1, "token_type_ids")
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=words,
         unk_token="[UNK]",
         mask_token="[MASK]",
-        model_input_names=names[:: 1 if shape == "bert" else 2],
+        model_input_names=names,
     )
     return load_model((model.eval(), tokenizer), dtype=str(dtype).removeprefix("torch."), device=device)
 
@@ -61,7 +67,8 @@ def make_batch(model: NeuronModel, tokens: int, prompts: int) -> Batch:
         if model.kind == "masked":
             position = tokens // 2
             ids[position] = model.tokenizer.mask_token_id
-        made.append(Prompt(fact, "", tuple(ids), position, int(torch.randint(0, size, (1,), generator=generator))))
+        answer = int(torch.randint(0, size, (1,), generator=generator))
+        made.append(Prompt(fact, "", tuple(ids), position, answer))
     return Batch(tuple(made), model.device)
 
 

@@ -11,8 +11,10 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +25,19 @@ from torch import Tensor
 
 from kn_attrib import NeuronModel
 from kn_attrib.facts.prompts import Batch
-from kn_attrib.forward.row_objective import objective_function
+from kn_attrib.forward.row_objective import RowObjective, objective_function
+from kn_attrib.forward.rows import Rows
 from kn_attrib.methods import Ablation, IntegratedGradients
 from kn_attrib.models.allocator import keep_freed_memory
 from kn_attrib.models.answers import objective_value
 from kn_attrib.models.compute import Compute, computing
 from kn_attrib.scoring.scorer import Scorer
 from kn_attrib.store import versions
+from kn_attrib.techniques.path_integrals import integrate
 
 PEER_STEPS, PEER_BATCH = 20, 20
+BY_HAND = 64
+"""Neurons that are ablated by hand."""
 
 
 @dataclass
@@ -64,7 +70,8 @@ def seconds_of(run: Callable[[], object], device: str, repeats: int) -> float:
 
 def naive_captum(model: NeuronModel, batch: Batch, layer: int) -> Tensor:
     """What a Captum user writes: integrated gradients on a full forward with the activation replaced, one layer."""
-    ids, position, answer = batch.input_ids[:1], int(batch.positions[0]), batch.answers[:1]
+    ids, answer = batch.input_ids[:1], batch.answers[:1]
+    position = int(batch.positions[0])
 
     def forward(rows: Tensor) -> Tensor:
         def put(_: object, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -99,68 +106,115 @@ def score_with(model: NeuronModel, batch: Batch, scorer: Scorer, compute: Comput
         return scorer.score(model, batch)
 
 
+@dataclass(frozen=True)
+class Contestant:
+    """A way to compute scores.
+
+    Attributes
+    ----------
+    name : what the table calls it.
+    run : computes them.
+    prompts : of how many prompts.
+    layers : on these alone; None for all.
+    """
+
+    name: str
+    run: Callable[[], object]
+    prompts: int = 1
+    layers: list[int] | None = None
+
+
+def slow_contestants(
+    model: NeuronModel, shape: str, one: Batch, layers: list[int], found: dict[str, Tensor]
+) -> Iterator[Contestant]:
+    """Others' code and the plain path on one prompt, each where it does not take all day; adds scores to ``found``."""
+    tokens = one.input_ids.shape[1]
+    if shape in ("bert", "gpt2"):
+        peer = peer_of(model, shape)
+        text, answer = text_of(model, one)
+
+        def run_peer() -> None:
+            scores = [peer.get_scores_for_layer(text, answer, layer, PEER_BATCH, PEER_STEPS) for layer in layers]
+            found["peer"] = torch.stack([of_layer.flatten() for of_layer in scores])
+
+        yield Contestant("peer, 20 steps", run_peer, layers=layers)
+    if tokens <= 64:
+
+        def run_captum() -> None:
+            for layer in layers:
+                naive_captum(model, one, layer)
+
+        yield Contestant("Captum by hand, 20 steps", run_captum, layers=layers)
+    if tokens <= 12:
+        yield Contestant("plain, adaptive", partial(score_with, model, one, IntegratedGradients(), Compute("plain")))
+
+
+def waves(
+    model: NeuronModel, batches: list[Batch], precisions: list[str], found: dict[str, Tensor]
+) -> Iterator[Contestant]:
+    """The wave at each precision, on one prompt and on more; adds scores to ``found``."""
+    for precision in precisions:
+        compute = Compute(precision=precision)
+        for batch in batches:
+            score_with(model, batch, IntegratedGradients(steps=1), compute)  # the guards, once
+
+            def run(batch: Batch = batch, compute: Compute = compute) -> None:
+                scores = score_with(model, batch, IntegratedGradients(), compute)
+                found[f"wave {compute.precision}"] = scores.values
+
+            yield Contestant(f"wave, adaptive, {precision}", run, len(batch))
+
+
 def attribution(shape: str, tokens: int, prompts: int, layers: list[int], args: argparse.Namespace) -> list[Row]:
     """All contestants at integrated gradients on one workload; ratios are to the first of them."""
     model = make_model(shape, args.device)
-    batch, one = make_batch(model, tokens, prompts), make_batch(model, tokens, 1)
-    scale, part = model.n_layers / len(layers), f"{len(layers)} of {model.n_layers} layers"
+    one = make_batch(model, tokens, 1)
+    batches = [one, make_batch(model, tokens, prompts)] if prompts > 1 else [one]
     rows: list[Row] = []
-
-    def add(name: str, run: Callable[[], object], n: int, factor: float = 1.0, where: str = "all layers") -> None:
-        repeats = 1 if factor > 1 else args.repeats
-        rows.append(Row("integrated gradients", shape, tokens, n, name, 0.0, where))
-        rows[-1].seconds = seconds_of(run, args.device, repeats) * factor / n
-        print(f"  {shape} {tokens} tokens {name} ({n} prompts): {rows[-1].seconds:.3f} s", flush=True)
-
     found: dict[str, Tensor] = {}
-    if shape in ("bert", "gpt2"):
-        peer, text, answer = peer_of(model, shape), *text_of(model, one)
-
-        def run_peer() -> None:
-            found["peer"] = torch.stack(
-                [peer.get_scores_for_layer(text, answer, i, PEER_BATCH, PEER_STEPS).flatten() for i in layers]
-            )
-
-        add("peer, 20 steps", run_peer, 1, scale, part)
-    if tokens <= 64:
-        add("Captum by hand, 20 steps", lambda: [naive_captum(model, one, i) for i in layers], 1, scale, part)
-        plain = Compute("plain")
-        if tokens <= 12:
-            add("plain, adaptive", lambda: score_with(model, one, IntegratedGradients(), plain), 1)
-    for precision in args.precisions:
-        compute = Compute(precision=precision)
-        for data in (one, batch) if prompts > 1 else (one,):
-            score_with(model, data, IntegratedGradients(steps=1), compute)  # the guards, once
-
-            def run(data: Batch = data, compute: Compute = compute) -> None:
-                found[f"wave {compute.precision}"] = score_with(model, data, IntegratedGradients(), compute).values
-
-            add(f"wave, adaptive, {precision}", run, len(data))
+    contestants = chain(
+        slow_contestants(model, shape, one, layers, found),
+        waves(model, batches, args.precisions, found),
+    )
+    for each in contestants:
+        row = Row("integrated gradients", shape, tokens, each.prompts, each.name, 0.0)
+        scale = 1.0
+        if each.layers is not None:
+            row.measured_on = f"{len(each.layers)} of {model.n_layers} layers"
+            scale = model.n_layers / len(each.layers)
+        repeats = 1 if scale > 1 else args.repeats
+        row.seconds = seconds_of(each.run, args.device, repeats) * scale / each.prompts
+        print(f"  {shape} {tokens} tokens {each.name} ({each.prompts} prompts): {row.seconds:.3f} s", flush=True)
+        rows.append(row)
     if tokens <= 12 and args.device == "cpu":
-        _errors(rows, found, model, shape, one, layers, args)
+        exact = exact_scores(shape, one, layers, args)
+        for row in rows:
+            row.error = _error(row, found, exact, layers)
     for row in rows:
         row.ratio = rows[0].seconds / row.seconds
     return rows
 
 
-def _errors(
-    rows: list[Row], found: dict[str, Tensor], model: NeuronModel, shape: str, one: Batch, layers: list[int],
-    args: argparse.Namespace,
-) -> None:  # fmt: skip
-    """Relative L2 errors on the first prompt's measured layers against many Gauss nodes in float64."""
-    from kn_attrib.forward.rows import Rows
-    from kn_attrib.methods.integrated_gradients import integrate
+def exact_scores(shape: str, one: Batch, layers: list[int], args: argparse.Namespace) -> Tensor:
+    """Integrated gradients of the first prompt on some layers by many Gauss nodes in float64."""
+    model = make_model(shape, args.device, torch.float64)
+    function = objective_function(model, one)
+    rows = Rows.of(function.activations)[torch.tensor(layers)]
+    exact, _ = integrate(function, rows, "gausslegendre", args.reference)
+    return exact
 
-    exact_model = make_model(shape, args.device, torch.float64)
-    function = objective_function(exact_model, one)
-    some = Rows.of(function.activations)[torch.tensor(layers)]
-    exact, _ = integrate(function, some, "gausslegendre", args.reference)
-    for row in rows:
-        key = "wave " + row.contestant.rsplit(" ", 1)[-1] if row.contestant.startswith("wave") else "peer"
-        # The peer reads GPT-2's neurons before the activation function: its numbers are other numbers.
-        if key in found and (key != "peer" or (shape == "bert" and row.contestant.startswith("peer"))):
-            values = (found[key] if key == "peer" else found[key][0, layers]).detach()
-            row.error = float((values.double() - exact).norm() / exact.norm())
+
+def _error(row: Row, found: dict[str, Tensor], exact: Tensor, layers: list[int]) -> float | None:
+    """Relative L2 error of a contestant whose scores were kept."""
+    if row.contestant.startswith("wave"):
+        precision = row.contestant.rsplit(" ", 1)[-1]
+        values = found[f"wave {precision}"][0, layers]
+    # The peer reads GPT-2's neurons before the activation function: its numbers are other numbers.
+    elif row.contestant.startswith("peer") and row.shape == "bert":
+        values = found["peer"]
+    else:
+        return None
+    return float((values.detach().double() - exact).norm() / exact.norm())
 
 
 def ablation(shape: str, tokens: int, args: argparse.Namespace) -> list[Row]:
@@ -169,43 +223,46 @@ def ablation(shape: str, tokens: int, args: argparse.Namespace) -> list[Row]:
     one = make_batch(model, tokens, 1)
     total = model.n_layers * model.n_neurons
     clean = model.record(one)
-    n_hand, share = 64, args.ablation_share
-
-    def by_hand() -> None:
-        def put(_: object, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            vectors = inputs[0].clone()
-            vectors[torch.arange(32), int(one.positions[0]), torch.arange(32)] = 0
-            return (vectors,)
-
-        for _ in range(n_hand // 32):
-            handle = model.ffn_outputs[0].register_forward_pre_hook(put)
-            with torch.no_grad():
-                model.model(one.input_ids.expand(32, -1)).logits[:, -1].softmax(-1)
-            handle.remove()
-
-    rows = [Row("every neuron ablated", shape, tokens, 1, "by hand, batches of 32", 0.0, f"{n_hand} neurons")]
-    rows[0].seconds = seconds_of(by_hand, args.device, args.repeats) * total / n_hand
-    chosen = torch.linspace(0, total - 1, int(share * total)).long()
+    by_hand = Row("every neuron ablated", shape, tokens, 1, "by hand, batches of 32", 0.0, f"{BY_HAND} neurons")
+    seconds = seconds_of(partial(ablate_by_hand, model, one), args.device, args.repeats)
+    by_hand.seconds = seconds * total / BY_HAND
+    rows = [by_hand]
+    chosen = torch.linspace(0, total - 1, int(args.ablation_share * total)).long()
     layers, neurons = chosen // model.n_neurons, chosen % model.n_neurons
     for precision in args.precisions:
         model.execution.settings = Compute(precision=precision)
         function = objective_function(model, one, "logodds")
 
-        def waves(function: Any = function, precision: str = precision) -> None:
+        def by_wave(function: RowObjective = function, precision: str = precision) -> None:
             with computing(precision, model.model.get_output_embeddings()), torch.no_grad():
                 for part in torch.arange(len(chosen)).split(Ablation().max_rows):
                     values = clean[0, layers[part]].clone()
                     values[torch.arange(len(part)), neurons[part]] = 0
                     function(values, layers[part], torch.zeros_like(part))
 
-        waves()
+        by_wave()
         row = Row("every neuron ablated", shape, tokens, 1, f"wave, {precision}", 0.0, f"{len(chosen)} neurons")
-        row.seconds = seconds_of(waves, args.device, args.repeats) * total / len(chosen)
+        row.seconds = seconds_of(by_wave, args.device, args.repeats) * total / len(chosen)
         rows.append(row)
     for row in rows:
-        row.ratio = rows[0].seconds / row.seconds
+        row.ratio = by_hand.seconds / row.seconds
         print(f"  {shape} ablation {row.contestant}: {row.seconds:.1f} s", flush=True)
     return rows
+
+
+def ablate_by_hand(model: NeuronModel, one: Batch) -> None:
+    """The first neurons of a layer in batches of full forwards, each row with a neuron of its own at zero."""
+
+    def put(_: object, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        vectors = inputs[0].clone()
+        vectors[torch.arange(32), int(one.positions[0]), torch.arange(32)] = 0
+        return (vectors,)
+
+    for _ in range(BY_HAND // 32):
+        handle = model.ffn_outputs[0].register_forward_pre_hook(put)
+        with torch.no_grad():
+            model.model(one.input_ids.expand(32, -1)).logits[:, -1].softmax(-1)
+        handle.remove()
 
 
 def machine() -> str:
@@ -265,7 +322,8 @@ def main() -> None:
         for tokens in map(int, args.tokens.split(",")):
             # Beyond 12 tokens the peer takes minutes a prompt: one layer, and one prompt a call.
             long = tokens > 12
-            rows += attribution(shape, tokens, 1 if long else prompts[shape], layers[:1] if long else layers, args)
+            n_prompts = 1 if long else prompts[shape]
+            rows += attribution(shape, tokens, n_prompts, layers[:1] if long else layers, args)
             save(rows, args)
         if shape != "bert":
             rows += ablation(shape, 12, args)
@@ -275,8 +333,12 @@ def main() -> None:
 def save(rows: list[Row], args: argparse.Namespace) -> None:
     """Write what is measured so far: a long run may be stopped."""
     args.out.mkdir(parents=True, exist_ok=True)
-    record = {"machine": machine(), "command": " ".join(sys.argv[1:]), "versions": versions(),
-              "rows": [asdict(row) for row in rows]}  # fmt: skip
+    record = {
+        "machine": machine(),
+        "command": " ".join(sys.argv[1:]),
+        "versions": versions(),
+        "rows": [asdict(row) for row in rows],
+    }
     name = f"speed_{args.device}"
     (args.out / f"{name}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (args.out / f"{name}.md").write_text(table(rows, machine(), args.reference), encoding="utf-8")

@@ -58,7 +58,8 @@ class ExpectedGradients(ContrastScorer):
     def score(self, model: NeuronModel, batch: Batch) -> Tensor:
         function = objective_function(model, batch, self.objective)
         activations = function.activations
-        layers = torch.arange(model.n_layers, device=activations.device)
+        layers = torch.arange(model.n_layers, device=activations.device).repeat(len(batch))
+        prompts = torch.arange(len(batch), device=activations.device).repeat_interleave(model.n_layers)
         total = torch.zeros_like(activations)
         draws = [self._draws(prompt) for prompt in batch.prompts]
         for sample in range(self.samples):
@@ -66,8 +67,7 @@ class ExpectedGradients(ContrastScorer):
             alphas = torch.tensor([float(alpha[sample]) for _, alpha in draws]).to(activations)[:, None, None]
             away = activations - baselines
             rows = (baselines + alphas * away).flatten(0, 1)
-            prompts = torch.arange(len(batch), device=rows.device).repeat_interleave(model.n_layers)
-            _, slopes = function.evaluate(rows, layers.repeat(len(batch)), prompts, gradient=True)
+            _, slopes = function.evaluate(rows, layers, prompts, gradient=True)
             assert slopes is not None
             total += away * slopes.view_as(away)
         return total / self.samples
@@ -85,7 +85,8 @@ class ExpectedGradients(ContrastScorer):
         generator = torch_generator(self.seed, prompt.fact.id, prompt.text, prompt.token)
         chosen = torch.randint(len(others), (self.samples,), generator=generator)
         inside = torch.rand(self.samples, generator=generator, dtype=torch.float64)
-        return [others[i] for i in chosen.tolist()], (torch.arange(self.samples) + inside) / self.samples
+        alphas = (torch.arange(self.samples) + inside) / self.samples
+        return [others[i] for i in chosen.tolist()], alphas
 
     @staticmethod
     def _content(query: Prompt) -> tuple[str, str, int]:

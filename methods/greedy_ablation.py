@@ -87,10 +87,14 @@ class GreedyAblation(FactScorer):
         values = torch.empty(len(pool.prompts), model.n_layers * model.n_neurons, dtype=torch.float64)
         for indices, batch in model.batches(pool.prompts):
             found = scorer.score(model, batch)
-            values[indices] = (found if isinstance(found, Tensor) else found.values).detach().flatten(1).cpu().double()
-        means = [values[pool.of(fact)].mean(0) for fact in pool.facts]
-        tops = [mean.sort(descending=True, stable=True).indices[: self.size].tolist() for mean in means]
-        return [Path(tuple(Neuron(*divmod(index, model.n_neurons)) for index in top)) for top in tops]
+            scores = found if isinstance(found, Tensor) else found.values
+            values[indices] = scores.detach().flatten(1).cpu().double()
+        orders = []
+        for fact in pool.facts:
+            mean = values[pool.of(fact)].mean(0)
+            top = mean.sort(descending=True, stable=True).indices[: self.size].tolist()
+            orders.append(Path(tuple(Neuron(*divmod(index, model.n_neurons)) for index in top)))
+        return orders
 
     def _better(
         self, model: NeuronModel, queries: list[list[Prompt]], chosen: list[list[Path]], others: list[Path]
@@ -99,12 +103,17 @@ class GreedyAblation(FactScorer):
         if not others:
             return chosen
         sizes = [k for k in PREFIXES if k < self.size] + [self.size]
-        orders = [order for paths, other in zip(chosen, others, strict=True) for order in (paths[0], other)]
-        jobs = [(i // 2, NeuronSet(order.neurons[:k])) for i, order in enumerate(orders) for k in sizes]
-        values = values_of_sets(model, queries, jobs, self.objective).view(len(chosen), 2, len(sizes)).mean(-1)
+        jobs = [
+            (fact, NeuronSet(order.neurons[:k]))
+            for fact, (paths, other) in enumerate(zip(chosen, others, strict=True))
+            for order in (paths[0], other)
+            for k in sizes
+        ]
+        values = values_of_sets(model, queries, jobs, self.objective)
+        means = values.view(len(chosen), 2, len(sizes)).mean(-1).tolist()
         return [
-            paths if own <= other else [order]
-            for paths, order, (own, other) in zip(chosen, others, values.tolist(), strict=True)
+            paths if own <= against else [other]
+            for paths, other, (own, against) in zip(chosen, others, means, strict=True)
         ]
 
     def _grown(self, model: NeuronModel, queries: list[list[Prompt]], chosen: list[list[Path]]) -> list[list[Path]]:
@@ -122,9 +131,8 @@ class GreedyAblation(FactScorer):
                 grown = (*path.neurons, neuron)
                 # The same set may be reached in several orders; the first one found stands for all.
                 jobs.setdefault((fact, frozenset(grown)), grown)
-        values = values_of_sets(
-            model, queries, [(fact, NeuronSet(grown)) for (fact, _), grown in jobs.items()], self.objective
-        )
+        sets = [(fact, NeuronSet(grown)) for (fact, _), grown in jobs.items()]
+        values = values_of_sets(model, queries, sets, self.objective)
         found: list[list[Path]] = [[] for _ in queries]
         for ((fact, _), grown), value in zip(jobs.items(), values.tolist(), strict=True):
             found[fact].append(Path(grown, value))
@@ -139,6 +147,7 @@ class GreedyAblation(FactScorer):
         return [Neuron(*divmod(index, width)) for index in best]
 
     def _in_order(self, neurons: tuple[Neuron, ...], slope: Tensor) -> Tensor:
+        """The set's neurons by their order of entry, the others below 1 by their slope: ``[layer, neuron]``."""
         ranks = slope.flatten().argsort().argsort().reshape(slope.shape).to(slope)
         scores = ranks / (slope.numel() + 1)
         for place, neuron in enumerate(neurons):

@@ -95,8 +95,9 @@ class IntegratedGradients(Scorer):
 
     def _scores(self, function: RowObjective, rows: Rows) -> tuple[Tensor, Tensor]:
         """Scores ``[row, neuron]`` and what they should add up to, ``[row]``."""
-        adaptive = self.rule == ADAPTIVE
-        rule, steps = ("gausslegendre", LADDER[0]) if adaptive else (self.rule, self.steps)
+        rule, steps = self.rule, self.steps
+        if self.rule == ADAPTIVE:
+            rule, steps = "gausslegendre", LADDER[0]
         # The value at zero: where rows cost little, one more node is cheaper than one more pass over the weights.
         if function.is_thin and len(rows) <= FEW_ROWS:
             scores, removed = integrate(function, rows, rule, steps, zero=True)
@@ -105,7 +106,9 @@ class IntegratedGradients(Scorer):
             with torch.no_grad():
                 removed = function(torch.zeros_like(rows.activations), rows.layers, rows.prompts)
         difference = function.clean()[rows.prompts] - removed
-        return (self._refined(function, rows, scores, difference) if adaptive else scores), difference
+        if self.rule == ADAPTIVE:
+            scores = self._refined(function, rows, scores, difference)
+        return scores, difference
 
     def _refined(self, function: RowObjective, rows: Rows, scores: Tensor, difference: Tensor) -> Tensor:
         """Scores with more nodes where the completeness gap asks for them."""

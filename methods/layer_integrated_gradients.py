@@ -83,9 +83,12 @@ class LayerIntegratedGradients(Scorer):
             rows.activations, starts, additional_forward_args=(rows.layers, rows.prompts), n_steps=self.steps
         )
         removed, _ = function.evaluate(starts, rows.layers, rows.prompts, gradient=False)
+        full = full.detach()
         at = function.forward.batch.positions[rows.prompts]
-        own = full.detach()[torch.arange(len(rows), device=at.device), at]
-        return own, full.detach().flatten(1).sum(1), function.clean()[rows.prompts] - removed
+        own = full[torch.arange(len(rows), device=at.device), at]
+        total = full.flatten(1).sum(1)
+        difference = function.clean()[rows.prompts] - removed
+        return own, total, difference
 
     def _by_layer(self, model: NeuronModel, batch: Batch, baseline: Tensor) -> Attribution:
         """Captum's own method, layer by layer, each from the embeddings: for models that no wave runs through."""
@@ -133,9 +136,8 @@ class LayerIntegratedGradients(Scorer):
 
 def _joined(found: Sequence[tuple[Tensor, Tensor, Tensor]], batch: Batch, n_layers: int) -> Attribution:
     """Scores, sums and differences of consecutive rows as one batch's."""
-    scores, sums, differences = (
-        torch.cat(part).unflatten(0, (len(batch), n_layers)) for part in zip(*found, strict=True)
-    )
+    joined = [torch.cat(parts).unflatten(0, (len(batch), n_layers)) for parts in zip(*found, strict=True)]
+    scores, sums, differences = joined
     return Attribution(scores, sums - differences, differences)
 
 

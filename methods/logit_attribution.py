@@ -48,12 +48,9 @@ class LogitAttribution(Scorer):
         logits = stream.logits.gather(1, batch.answers[:, None])[:, 0]
         if self.centred:
             logits = logits - stream.logits.mean(-1)
-        return torch.stack(
-            [
-                activations.detach() * (effect @ model.value_vectors(layer).T)
-                for layer, (activations, effect) in enumerate(
-                    zip(stream.activations, stream.effects(logits.sum()), strict=True)
-                )
-            ],
-            dim=1,
-        )
+        effects = stream.effects(logits.sum())
+        scores = [
+            stream.activations[layer].detach() * (effect @ model.value_vectors(layer).T)
+            for layer, effect in enumerate(effects)
+        ]
+        return torch.stack(scores, dim=1)

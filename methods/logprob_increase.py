@@ -54,8 +54,8 @@ class LogprobIncrease(Scorer):
     def score(self, model: NeuronModel, batch: Batch) -> Tensor:
         stream = follow(model, batch)
         check_exit(model, stream)
-        vocabulary, width = stream.logits.shape[1], LOGIT_TENSORS * max(4, stream.logits.dtype.itemsize)
-        fitting = model.execution.row_budget(model.device) // (vocabulary * width)
+        row_bytes = stream.logits.shape[1] * LOGIT_TENSORS * max(4, stream.logits.dtype.itemsize)
+        fitting = model.execution.row_budget(model.device) // row_bytes
         size = max(1, min(self.max_rows, fitting - 1))
         with norms_replaced(model.model, _as_in_first_row) if self.frozen else nullcontext():
             layers = [self._layer(model, stream, layer, batch.answers, size) for layer in range(model.n_layers)]
@@ -63,7 +63,8 @@ class LogprobIncrease(Scorer):
 
     def _layer(self, model: NeuronModel, stream: ResidualStream, layer: int, answers: Tensor, size: int) -> Tensor:
         """``[prompt, neuron]``"""
-        before, slopes, vectors = stream.before(layer), stream.slope(layer), model.value_vectors(layer)
+        before, slopes = stream.before(layer), stream.slope(layer)
+        vectors = model.value_vectors(layer)
         scores = torch.empty_like(stream.activations[layer], dtype=stream.logits.dtype)
         for prompt, activations in enumerate(stream.activations[layer].detach()):
             for part in torch.arange(model.n_neurons, device=before.device).split(size):

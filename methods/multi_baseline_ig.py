@@ -58,7 +58,8 @@ class MultiBaselineIG(Scorer):
     def score(self, model: NeuronModel, batch: Batch) -> Attribution:
         function = objective_function(model, batch, self.objective)
         found = [self._of_prompt(model, function, prompt, row) for row, prompt in enumerate(batch.prompts)]
-        values, differences = (torch.stack(each) for each in zip(*found, strict=True))
+        values = torch.stack([scores for scores, _ in found])
+        differences = torch.stack([difference for _, difference in found])
         return Attribution(values, values.sum(-1) - differences, differences)
 
     def _of_prompt(self, model: NeuronModel, function: RowObjective, prompt: Prompt, row: int) -> tuple[Tensor, Tensor]:
@@ -79,14 +80,16 @@ class MultiBaselineIG(Scorer):
 def _masked(model: NeuronModel, prompt: Prompt) -> list[Prompt]:
     """The prompt with one token masked, for each token that may be."""
     tokenizer = model.tokenizer
-    names = ("mask_token_id", "unk_token_id", "pad_token_id", "eos_token_id")
-    filler = next((i for i in (getattr(tokenizer, name, None) for name in names) if i is not None), None)
+    candidates = (getattr(tokenizer, f"{name}_token_id", None) for name in ("mask", "unk", "pad", "eos"))
+    filler = next((token for token in candidates if token is not None), None)
     if filler is None:
         raise MethodError(f"multi_baseline_ig: the tokenizer of {model.name} has no token to mask with.")
     ids = prompt.source or prompt.input_ids
     keep = set(tokenizer.all_special_ids) | {filler}
     # What an encoder-decoder answers at lies in the other stack.
     fixed = () if prompt.source else (prompt.position,)
-    places = [i for i, token in enumerate(ids) if token not in keep and i not in fixed] or list(range(len(ids)))
+    places = [i for i, token in enumerate(ids) if token not in keep and i not in fixed]
+    if not places:
+        places = list(range(len(ids)))
     texts = [(*ids[:i], filler, *ids[i + 1 :]) for i in places]
     return [replace(prompt, source=text) if prompt.source else replace(prompt, input_ids=text) for text in texts]

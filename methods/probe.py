@@ -23,7 +23,8 @@ from kn_attrib.scoring.scorer import FactScorer
 Array = NDArray[np.float64]
 
 # Until version 1.8 scikit-learn must be told the penalty's name, and from then on it must not.
-ELASTIC_NET = {} if LogisticRegression().get_params()["penalty"] == "deprecated" else {"penalty": "elasticnet"}
+KNOWS_PENALTY = LogisticRegression().get_params()["penalty"] != "deprecated"
+ELASTIC_NET = {"penalty": "elasticnet"} if KNOWS_PENALTY else {}
 FIRST = 200
 """Neurons that a regression begins with."""
 
@@ -87,7 +88,8 @@ class Probe(FactScorer):
                 classes = pool.classes(fact, self.label)
                 coefficients, converged = self._fit(pool.activations, list(classes.values()))
                 fits[key] = list(classes), coefficients
-                unfinished += [] if converged else [key]
+                if not converged:
+                    unfinished.append(key)
             names, coefficients = fits[key]
             own = names.index(fact.id if self.label == "fact" else fact.answer)
             found = torch.from_numpy(np.abs(coefficients[own % len(coefficients)]))
@@ -103,14 +105,20 @@ class Probe(FactScorer):
 
     def _fit(self, activations: Tensor, classes: Sequence[Sequence[int]]) -> tuple[Array, bool]:
         """Coefficients ``[class, layer · neuron]`` (one row for two classes) of activations in units of their std."""
-        chosen = activations[[i for indices in classes for i in indices]].flatten(1).double().cpu().numpy()
+        queries = [i for indices in classes for i in indices]
+        chosen = activations[queries].flatten(1).double().cpu().numpy()
         labels = np.repeat(np.arange(len(classes)), [len(indices) for indices in classes])
         deviations = chosen.std(0)
         features = (chosen - chosen.mean(0)) / np.where(deviations > 0, deviations, 1)
         regression = LogisticRegression(
-            l1_ratio=self.l1_ratio, C=self.strength, tol=self.tolerance, max_iter=self.max_iter,
-            random_state=self.seed, solver="saga", **ELASTIC_NET,
-        )  # fmt: skip
+            l1_ratio=self.l1_ratio,
+            C=self.strength,
+            tol=self.tolerance,
+            max_iter=self.max_iter,
+            random_state=self.seed,
+            solver="saga",
+            **ELASTIC_NET,
+        )
         return fit_sparse(regression, features, labels)
 
 
@@ -131,7 +139,8 @@ def fit_sparse(regression: Any, features: Array, labels: NDArray[np.int64]) -> t
     limit = regression.l1_ratio * (1 + 1e-2)  # no closer than the solver's own tolerance
     expected = truth.mean(0)
     active = np.zeros(features.shape[1], dtype=bool)
-    coefficients, converged = np.zeros((1 if n_classes == 2 else n_classes, features.shape[1])), True
+    coefficients = np.zeros((1 if n_classes == 2 else n_classes, features.shape[1]))
+    converged = True
     while True:
         slopes = regression.C * np.abs(features.T @ (truth - expected)).max(1)
         steep = (slopes > limit) & ~active

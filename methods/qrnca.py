@@ -65,9 +65,10 @@ class QRNCA(DerivedScorer):
         queries = pool_of(model, prompts, others).queries
         facts = Counter(query.fact.id for query in queries)
         if len(facts) * self.common < 1:
+            least = -int(-1 // self.common)  # rounded up
             raise MethodError(
                 f"qrnca: there are {len(facts)} facts, and what is found for one of them alone is found for more than "
-                f"{self.common:.0%}; expected at least {-int(-1 // self.common)}. Score more facts at once, or give "
+                f"{self.common:.0%}; expected at least {least}. Score more facts at once, or give "
                 "more as contrast=."
             )
         scored = set(prompts)
@@ -99,6 +100,7 @@ class QRNCA(DerivedScorer):
 
     def _inverse_frequency(self, means: Sequence[Tensor]) -> Tensor:
         """What each neuron's score is multiplied by, ``[layer, neuron]``."""
-        n = torch.stack([mean >= self.passing * mean.max().clamp_min(torch.finfo(mean.dtype).tiny) for mean in means])
-        counts = n.sum(0).to(means[0])
+        tiny = torch.finfo(means[0].dtype).tiny
+        found = torch.stack([mean >= self.passing * mean.max().clamp_min(tiny) for mean in means])
+        counts = found.sum(0).to(means[0])
         return torch.where(counts > self.common * len(means), 0, (len(means) / (1 + counts)).log())

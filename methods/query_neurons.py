@@ -55,8 +55,8 @@ class QueryNeurons(Scorer):
         increase = make_scorer("logprob_increase").score(model, batch)
         assert isinstance(increase, Tensor)
         flat = increase.flatten(1)
-        best = flat.topk(min(self.values, flat.shape[1])).indices
-        chosen = torch.zeros_like(flat).scatter(1, best, flat.gather(1, best)).clamp_min(0).view(increase.shape)
+        best = flat.topk(min(self.values, flat.shape[1]))
+        chosen = torch.zeros_like(flat).scatter(1, best.indices, best.values).clamp_min(0).view(increase.shape)
         stream = follow(model, batch)
         total = torch.zeros((), dtype=model.dtype, device=model.device)
         for layer in range(1, model.n_layers):
@@ -65,12 +65,11 @@ class QueryNeurons(Scorer):
             weights = torch.where(along == 0, 0, chosen[:, layer].to(along) / along)
             total = total + (weights * made).sum()
         effects = stream.effects(total)
-        model.execution.cost.backwards += len(
-            batch
-        )  # counted at the logits elsewhere, but this gradient does not pass them
+        # Counted at the logits elsewhere, but this gradient does not pass them.
+        model.execution.cost.backwards += len(batch)
         scores = [
-            activations.detach() * (effect @ model.value_vectors(layer).T)
-            for layer, (activations, effect) in enumerate(zip(stream.activations, effects, strict=True))
+            stream.activations[layer].detach() * (effect @ model.value_vectors(layer).T)
+            for layer, effect in enumerate(effects)
         ]
         return torch.stack(scores, dim=1)
 

@@ -81,9 +81,8 @@ class Restoration(Scorer):
             best = torch.stack(estimates).mean(0).abs().flatten(1)
             chosen = best.topk(max(1, round(self.screen * best.shape[1]))).indices
             wanted = torch.zeros_like(best, dtype=torch.bool).scatter(1, chosen, True).view(clean.shape)
-        return torch.stack(
-            [self._recovery(model, corrupted(draw), clean, wanted) for draw in range(self.draws)],
-        ).mean(0)
+        recoveries = [self._recovery(model, corrupted(draw), clean, wanted) for draw in range(self.draws)]
+        return torch.stack(recoveries).mean(0)
 
     def _estimate(self, model: NeuronModel, corrupted: EmbeddedBatch, clean: Tensor) -> Tensor:
         """``(a − ã) · ∂f̃/∂ã``, ``[prompt, layer, neuron]``."""
@@ -100,7 +99,8 @@ class Restoration(Scorer):
         scores = torch.zeros_like(activations, dtype=before.dtype)
         where = (wanted & (activations != clean)).nonzero()
         # Rows of the same layers share a pass, and a pass begins at its first layer.
-        for part in where[where[:, 1].argsort(stable=True)].split(self.max_rows):
+        by_layer = where[where[:, 1].argsort(stable=True)]
+        for part in by_layer.split(self.max_rows):
             prompts, layers, neurons = part.unbind(1)
             rows = activations[prompts, layers]
             rows[torch.arange(len(rows), device=rows.device), neurons] = clean[prompts, layers, neurons]

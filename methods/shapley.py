@@ -71,10 +71,10 @@ class Shapley(FactScorer):
     def score_facts(self, model: NeuronModel, pool: Pool) -> dict[str, Tensor]:
         queries = [[pool.prompts[i] for i in pool.of(fact)] for fact in pool.facts]
         slopes = slopes_of_sets(model, queries, [NeuronSet()] * len(queries))
-        games = [self._game(f.id, i, slope) for i, (f, slope) in enumerate(zip(pool.facts, slopes, strict=True))]
+        games = [self._game(fact.id, place, slopes[place]) for place, fact in enumerate(pool.facts)]
         ends = [(game.place, NeuronSet(players)) for game in games for players in ((), game.players)]
-        values = values_of_sets(model, queries, ends).tolist()
-        for game, full, empty in zip(games, values[::2], values[1::2], strict=True):
+        values = values_of_sets(model, queries, ends).view(-1, 2).tolist()
+        for game, (full, empty) in zip(games, values, strict=True):
             game.full, game.empty = full, empty
         for _ in range(self.orders):
             active = [game for game in games if not self._is_done(game)]
@@ -85,8 +85,8 @@ class Shapley(FactScorer):
 
     def _game(self, fact: str, place: int, slope: Tensor) -> Game:
         best = slope.abs().flatten().topk(min(self.candidates, slope.numel())).indices.tolist()
-        generator = torch_generator(self.seed, fact)
-        return Game(place, tuple(Neuron(*divmod(index, slope.shape[1])) for index in best), generator)
+        players = tuple(Neuron(*divmod(index, slope.shape[1])) for index in best)
+        return Game(place, players, torch_generator(self.seed, fact))
 
     def _play(self, model: NeuronModel, queries: Sequence[Sequence[Prompt]], games: list[Game]) -> None:
         """One order of each game, all games in step."""
@@ -94,15 +94,15 @@ class Shapley(FactScorer):
         before = [game.full for game in games]
         gains = [[0.0] * len(game.players) for game in games]
         for start in range(0, max(len(order) for order in orders), BLOCK):
-            steps = range(start, start + BLOCK)
-            jobs = [
-                (i, step)
-                for i, game in enumerate(games)
-                if abs(before[i] - game.empty) >= self.truncation * game.full
-                for step in steps
-                if step < len(orders[i])
-            ]
-            sets = [(games[i].place, NeuronSet(games[i].players[p] for p in orders[i][: step + 1])) for i, step in jobs]
+            jobs: list[tuple[int, int]] = []
+            sets: list[tuple[int, NeuronSet]] = []
+            for i, game in enumerate(games):
+                goes_on = abs(before[i] - game.empty) >= self.truncation * game.full
+                if not goes_on:
+                    continue
+                for step in range(start, min(start + BLOCK, len(orders[i]))):
+                    jobs.append((i, step))
+                    sets.append((game.place, NeuronSet(game.players[player] for player in orders[i][: step + 1])))
             for (i, step), value in zip(jobs, values_of_sets(model, queries, sets).tolist(), strict=True):
                 gains[i][orders[i][step]] = before[i] - value
                 before[i] = value
@@ -114,9 +114,10 @@ class Shapley(FactScorer):
         n = len(game.gains)
         if self.precision == 0 or n < LEAST_ORDERS:
             return False
-        spread = float(torch.tensor(game.gains, dtype=torch.float64).var(dim=0).max())
+        variance = float(torch.tensor(game.gains, dtype=torch.float64).var(dim=0).max())
         log = math.log(2 / 0.05)
-        return math.sqrt(2 * spread * log / n) + 7 * 2 * game.full * log / (3 * (n - 1)) <= self.precision
+        half_width = math.sqrt(2 * variance * log / n) + 7 * 2 * game.full * log / (3 * (n - 1))
+        return half_width <= self.precision
 
 
 @dataclass

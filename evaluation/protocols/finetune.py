@@ -61,9 +61,13 @@ def answer_loss(model: NeuronModel, prompts: Sequence[Prompt], backward: bool = 
 
 
 def inject(
-    model: NeuronModel, prompts: Sequence[Prompt], neurons: NeuronSet, loss: float = 0.05, steps: int = 200,
+    model: NeuronModel,
+    prompts: Sequence[Prompt],
+    neurons: NeuronSet,
+    loss: float = 0.05,
+    steps: int = 200,
     rate: float = 0.05,
-) -> Injection:  # fmt: skip
+) -> Injection:
     """Fine-tune the value vectors of some neurons, and nothing else, until a fact's answer is learnt.
 
     Adam on the sum that is added to the vectors, which moves them as Adam on the vectors themselves would; the model's

@@ -68,8 +68,8 @@ def before_deletion(result: ProtocolResult) -> str:
     """What there was before, in words."""
     rows = result.rows.drop_duplicates(["fact", "group", "metric"])
     means = rows[rows.metric.str.endswith("_before")].groupby(["group", "metric"]).value.mean()
-    found = [f"{group} accuracy {means[group, 'accuracy_before']:.1%}" for group in ("self", "held_out", "negative")
-             if (group, "accuracy_before") in means.index]  # fmt: skip
+    groups = [group for group in ("self", "held_out", "negative") if (group, "accuracy_before") in means.index]
+    found = [f"{group} accuracy {means[group, 'accuracy_before']:.1%}" for group in groups]
     if ("text", "perplexity_before") in means.index:
         found.append(f"perplexity {means['text', 'perplexity_before']:.2f}")
     return "before: " + ", ".join(found).replace("held_out", "held-out")

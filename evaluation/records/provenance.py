@@ -21,14 +21,17 @@ def manifest_of(model: NeuronModel, facts: FactSet, started: float, **further: A
     started : `time.perf_counter` at the start.
     further : what else to record, such as ``settings`` and ``methods``.
     """
-    return {
-        "model": {"name": model.name, "class": type(model.model).__name__, "kind": model.kind,
-                  "layers": model.n_layers, "neurons_per_layer": model.n_neurons, "dtype": dtype_name(model),
-                  "device": str(model.device), "sha256": model.digest},
-        "facts": {"sha256": facts.digest, "n": len(facts)},
-        **stamp(started),
-        **further,
-    }  # fmt: skip
+    described = {
+        "name": model.name,
+        "class": type(model.model).__name__,
+        "kind": model.kind,
+        "layers": model.n_layers,
+        "neurons_per_layer": model.n_neurons,
+        "dtype": dtype_name(model),
+        "device": str(model.device),
+        "sha256": model.digest,
+    }
+    return {"model": described, "facts": {"sha256": facts.digest, "n": len(facts)}, **stamp(started), **further}
 
 
 def identity_of(

@@ -37,9 +37,15 @@ def command(
     """
     options.prepare(out, overwrite, plugin)
     result = benchmark(
-        model or MODELS, options.split(methods), split=split, folder=plants or SHIPPED, limit=limit or None,
-        max_prompts=max_prompts, contrast_facts=contrast_facts, seed=seed,
-    )  # fmt: skip
+        model or MODELS,
+        options.split(methods),
+        split=split,
+        folder=plants or SHIPPED,
+        limit=limit or None,
+        max_prompts=max_prompts,
+        contrast_facts=contrast_facts,
+        seed=seed,
+    )
     _publish(result, plants or SHIPPED, out)
 
 
@@ -59,8 +65,7 @@ def _publish(result: PlantedResult, plants: Path, out: Path) -> None:
     screen.show_frame(cells.loc[result.table().index, list(METRICS)].round(3), "All planted facts: means")
     if len(result.methods) > 1:
         tests = result.pairwise()
+        title = f"{tests.reference.iloc[0]} minus the others, same planted facts"
         typer.echo("")
-        screen.show_frame(
-            tests.drop(columns="reference").round(4), f"{tests.reference.iloc[0]} minus the others, same planted facts"
-        )
+        screen.show_frame(tests.drop(columns="reference").round(4), title)
     typer.echo(f"\nRows, figure, page (planted.md) and manifest: {out}")

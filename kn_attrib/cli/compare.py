@@ -68,15 +68,27 @@ def command(
     options.prepare(out, overwrite, plugin)
     chosen = expanded(options.split(methods))
     settings: dict[str, Any] = {
-        "budgets": options.integers("budgets", budgets), "refinement": refinement or None, "factor": factor,
-        "control_facts": control_facts, "limit": limit or None, "max_prompts": max_prompts or None,
-        "keep": options.split(keep), "seed": seed, "normalised": normalised, "threshold": threshold, "share": share,
-        "interventions": options.split(interventions), "controls": _controls(controls), "curves": curves,
+        "overwrite": overwrite,
+        "budgets": options.integers("budgets", budgets),
+        "refinement": refinement or None,
+        "factor": factor,
+        "control_facts": control_facts,
+        "limit": limit or None,
+        "max_prompts": max_prompts or None,
+        "keep": options.split(keep),
+        "seed": seed,
+        "normalised": normalised,
+        "threshold": threshold,
+        "share": share,
+        "interventions": options.split(interventions),
+        "controls": _controls(controls),
+        "curves": curves,
         "plain_text": None if plain_text is None else options.lines(plain_text),
-    }  # fmt: skip
+    }
     factors = [Factor.parse(text) for text in grid or ()]
-    _run(options.open_model(model, dtype, device), options.open_facts(facts, relations, answer_words), chosen,
-         factors, settings | {"overwrite": overwrite}, out)  # fmt: skip
+    opened = options.open_model(model, dtype, device)
+    some = options.open_facts(facts, relations, answer_words)
+    _run(opened, some, chosen, factors, settings, out)
 
 
 def _controls(text: str) -> list[str]:

@@ -28,9 +28,11 @@ def command(
     chosen = options.open_facts(facts, relations, answer_words)
     if fact:
         one = chosen[fact]
-        typer.echo(f"{one.id}: {one.subject} → {one.answer}" + "".join(f" | {a}" for a in one.alternatives))
+        right = " | ".join([one.answer, *one.alternatives])
+        typer.echo(f"{one.id}: {one.subject} → {right}")
         for name in ("prompts", "held_out"):
-            typer.echo(f"{name}:\n" + "\n".join(f"    {text}" for text in getattr(one, name)))
+            texts = "\n".join(f"    {text}" for text in getattr(one, name))
+            typer.echo(f"{name}:\n{texts}")
         return
     rows = []
     for relation in chosen.relations:

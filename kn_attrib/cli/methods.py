@@ -28,11 +28,12 @@ def command(
     every = list_methods(aliases=True)
     for name in list_methods():
         cls = get_method(name)
-        others = [a for a in every if a != name and get_method(a) is cls]
-        print(name + (f" (also {', '.join(others)})" if others else ""))
+        others = ", ".join(other for other in every if other != name and get_method(other) is cls)
+        parameters = ", ".join(f"{parameter}={value!r}" for parameter, value in cls.defaults().items())
+        print(f"{name} (also {others})" if others else name)
         print(f"    {cls.summary()}")
-        print(f"    parameters: {', '.join(f'{k}={v!r}' for k, v in cls.defaults().items()) or 'none'}")
+        print(f"    parameters: {parameters or 'none'}")
         if cls.presets:
-            print(f"    presets:    {', '.join(f'{name}:{p}' for p in cls.presets)}")
+            print(f"    presets:    {', '.join(f'{name}:{preset}' for preset in cls.presets)}")
         print(f"    paper:      {cls.reference or '–'}")
         print(f"    origin:     {origin(cls)}")

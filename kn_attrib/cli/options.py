@@ -104,9 +104,10 @@ RowsOut = Annotated[Path, typer.Option(help="Folder for rows and manifest.")]
 Markdown = Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")]
 Config = Annotated[
     Path | None,
-    typer.Option(help="YAML file with these options as keys; the command line overrides it.", callback=read_config,
-                 is_eager=True),
-]  # fmt: skip
+    typer.Option(
+        help="YAML file with these options as keys; the command line overrides it.", callback=read_config, is_eager=True
+    ),
+]
 
 
 def prepare(out: Path, overwrite: bool, plugin: list[str] | None = None) -> None:

@@ -30,15 +30,15 @@ def command(
     Example: kn-attrib plants --model zoo:gpt2-facts --seed 1 --out runs/plants
     """
     options.prepare(out, overwrite)
-    names, cores = model or list(MODELS), os.cpu_count() or 1
+    names = model or list(MODELS)
     at_once = min(jobs or len(names), len(names))
     if at_once == 1:
         for name in names:
             typer.echo(_made(name, seed, out))
     else:
-        with ProcessPoolExecutor(
-            at_once, get_context("spawn"), initializer=torch.set_num_threads, initargs=(max(1, cores // at_once),)
-        ) as pool:
+        threads = max(1, (os.cpu_count() or 1) // at_once)
+        spawn = get_context("spawn")
+        with ProcessPoolExecutor(at_once, spawn, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
             for line in pool.map(_made, names, [seed] * len(names), [out] * len(names)):
                 typer.echo(line)
     typer.echo(f"Plants: {out} (use them with kn-attrib benchmark --plants {out})")

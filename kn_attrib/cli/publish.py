@@ -20,7 +20,8 @@ def publish(comparison: Comparison, out: Path) -> None:
     """Write figures and report, and print the tables."""
     figures: dict[str, Figure] = {}
     for name in figures_of(comparison):
-        figure = figures[name] = comparison.plot(name)
+        figure = comparison.plot(name)
+        figures[name] = figure
         with atomic_path(out / "figures" / f"{name}.svg") as svg:
             figure.savefig(svg)
         with atomic_path(out / "figures" / f"{name}.png") as png:
@@ -47,7 +48,8 @@ def _print_facts(comparison: Comparison) -> None:
     typer.echo(f"Left out: {found or 'none'}.")
     texts = comparison.manifest["facts"].get("left_out_texts", {})
     if texts:
-        typer.echo("Texts left out: " + ", ".join(f"{n} ({cause})" for cause, n in texts.items()) + ".")
+        by_cause = ", ".join(f"{n} ({cause})" for cause, n in texts.items())
+        typer.echo(f"Texts left out: {by_cause}.")
 
 
 def _print_tables(comparison: Comparison) -> None:

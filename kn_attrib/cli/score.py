@@ -50,10 +50,9 @@ def command(
     rows = []
     for name, neurons in refine_all(scores, settings).items():
         mean = scores.for_fact(name).values.mean(0)
-        listed = sorted(neurons, key=lambda n: -float(mean[n.layer, n.index]))
-        rows.append(
-            [name, len(neurons), "  ".join(f"L{n.layer}:{n.index} ({mean[n.layer, n.index]:.3g})" for n in listed[:6])]
-        )
+        highest = sorted(neurons, key=lambda n: -float(mean[n.layer, n.index]))[:6]
+        listed = "  ".join(f"L{n.layer}:{n.index} ({mean[n.layer, n.index]:.3g})" for n in highest)
+        rows.append([name, len(neurons), listed])
     screen.show(rows, ["fact", "neurons", "highest mean scores"], f"{scorer!r} on {model}")
     if out is not None:
         scores.save(out)

@@ -29,4 +29,5 @@ def show(rows: Iterable[Iterable[object]], columns: Iterable[str], title: str = 
 def show_frame(frame: pd.DataFrame, title: str = "") -> None:
     """Print a data frame with its index."""
     columns = [str(frame.index.name or ""), *(str(c).replace("_", " ") for c in frame.columns)]
-    show(([name, *row] for name, row in zip(frame.index, frame.itertuples(index=False), strict=True)), columns, title)
+    rows = [[name, *row] for name, row in zip(frame.index, frame.itertuples(index=False), strict=True)]
+    show(rows, columns, title)

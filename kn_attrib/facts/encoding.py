@@ -97,22 +97,25 @@ class PromptEncoder:
 
     def _with_memory(self, facts: Sequence[Fact], split: Split) -> PromptEncoder:
         """A copy that has tokenized at once what the texts will be asked for one by one: many times faster."""
-        befores = [(fact, text.split(SLOT)[0]) for fact in facts for text in getattr(fact, split)]
-        memory = self._tokenized({part for fact, before in befores for part in _parts(fact, before)}, special=False)
+        texts = [(fact, text) for fact in facts for text in getattr(fact, split)]
+        parts = {part for fact, text in texts for part in _parts(fact, text.split(SLOT)[0])}
+        memory = self._tokenized(parts, special=False)
         first = replace(self, memory=memory)
         if self.kind != "masked":
             return first
         readings = set()
-        for fact in facts:
-            for text in getattr(fact, split):
-                with suppress(PromptError):
-                    readings.add(self._reading(text, len(first._answer_ids(fact, text.split(SLOT)[0]))))
+        for fact, text in texts:
+            with suppress(PromptError):
+                tokens = len(first._answer_ids(fact, text.split(SLOT)[0]))
+                readings.add(self._reading(text, tokens))
         return replace(self, memory=memory | self._tokenized(readings, special=True))
 
     def _tokenized(self, texts: set[str], special: bool) -> dict[tuple[str, bool], list[int]]:
+        if not texts:
+            return {}
         ordered = sorted(texts)
         only_ids = {"return_attention_mask": False, "return_token_type_ids": False}
-        found = self.tokenizer(ordered, add_special_tokens=special, **only_ids)["input_ids"] if ordered else []
+        found = self.tokenizer(ordered, add_special_tokens=special, **only_ids)["input_ids"]
         return {(text, special): list(ids) for text, ids in zip(ordered, found, strict=True)}
 
     def _encode_all(self, facts: Sequence[Fact], split: Split) -> Encoding:
@@ -141,9 +144,12 @@ class PromptEncoder:
             inside = [i for i, (first, last) in enumerate(offsets) if max(first, start) < min(last, end)]
             return (inside[0], inside[-1] + 1) if inside else None
         # Without offsets: count the tokens of the text up to the subject, and up to its end.
-        head, whole = self._opening(read[:start].rstrip()), self._opening(read[:end])
+        head = self._opening(read[:start].rstrip())
+        whole = self._opening(read[:end])
         ids = list(prompt.source or prompt.input_ids)
-        return (len(head), len(whole)) if ids[: len(whole)] == whole and whole[: len(head)] == head else None
+        if ids[: len(whole)] != whole or whole[: len(head)] != head:
+            return None
+        return len(head), len(whole)
 
     def _reading(self, text: str, tokens: int) -> str:
         """The text as the model (an encoder-decoder's encoder) reads it, for an answer of so many tokens."""
@@ -152,7 +158,8 @@ class PromptEncoder:
             return before.rstrip()
         if self.convention == "sentinel":
             return before + SENTINEL + after
-        return before + str(self.tokenizer.mask_token) * (tokens if self.kind == "masked" else 1) + after
+        masks = tokens if self.kind == "masked" else 1
+        return before + str(self.tokenizer.mask_token) * masks + after
 
     def _masked(self, fact: Fact, text: str, tokens: int) -> tuple[list[int], list[int]]:
         """Ids of the text with masks in its slot, and where they are."""
@@ -181,7 +188,9 @@ class PromptEncoder:
             )
         if not before.strip():
             raise PromptError(f"fact {fact.id!r}: {text!r} has nothing before the slot {SLOT} to predict from.")
-        return (source, start) if source else (source, self._opening(before.rstrip()))
+        if source:
+            return source, start
+        return source, self._opening(before.rstrip())
 
     def _opening(self, text: str) -> list[int]:
         """Ids of a text with the special tokens in front of it and none behind: after an end nothing is answered."""
@@ -210,7 +219,9 @@ class PromptEncoder:
 
     def _ids(self, text: str, special: bool = False) -> list[int]:
         known = self.memory.get((text, special))
-        return list(self.tokenizer(text, add_special_tokens=special)["input_ids"] if known is None else known)
+        if known is None:
+            known = self.tokenizer(text, add_special_tokens=special)["input_ids"]
+        return list(known)
 
     def _answer_ids(self, fact: Fact, before: str) -> list[int]:
         before, joined, answer = _parts(fact, before)

@@ -115,7 +115,9 @@ class FactSet(Sequence[Fact]):
             if key not in self._by_id:
                 raise FactError(unknown("fact", key, self._by_id))
             return self._by_id[key]
-        return FactSet(self.facts[key]) if isinstance(key, slice) else self.facts[key]
+        if isinstance(key, slice):
+            return FactSet(self.facts[key])
+        return self.facts[key]
 
     def __len__(self) -> int:
         return len(self.facts)

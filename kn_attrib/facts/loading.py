@@ -117,7 +117,8 @@ def _read_templates(path: Path) -> FactSet:
         data = json.loads(_read(path))
     except json.JSONDecodeError as error:
         raise FactError(f"{path}: not valid JSON ({error}).") from error
-    missing = [k for k in ("relation", "prompts", "triples") if not isinstance(data, dict) or k not in data]
+    fields = data if isinstance(data, dict) else {}
+    missing = [name for name in ("relation", "prompts", "triples") if name not in fields]
     if missing:
         raise FactError(f"{path}: field {missing[0]!r} is missing; expected relation, prompts, held_out, triples.")
     try:

@@ -74,7 +74,8 @@ def owners(prompts: Sequence[Prompt]) -> list[int]:
     before: Prompt | None = None
     for prompt in prompts:
         same = before is not None and prompt.token > 0 and (prompt.fact, prompt.text) == (before.fact, before.text)
-        found.append((found[-1] if found else -1) + (not same))
+        last = found[-1] if found else -1
+        found.append(last if same else last + 1)
         before = prompt
     return found
 
@@ -137,8 +138,10 @@ class Batch:
 
     def inputs(self, rows: Tensor | None = None) -> dict[str, Tensor]:
         """Inputs of `NeuronModel.logits`: all prompts, or those of ``rows``."""
+        given = {"input_ids": self.input_ids}
         sources = self.sources
-        given = {"input_ids": self.input_ids} | ({} if sources is None else {"source_ids": sources})
+        if sources is not None:
+            given["source_ids"] = sources
         return given if rows is None else {name: ids[rows] for name, ids in given.items()}
 
     @property
@@ -200,7 +203,7 @@ def batches(
     buckets: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index, prompt in enumerate(prompts):
         buckets[len(prompt.input_ids), len(prompt.source)].append(index)
-    for lengths in sorted(buckets):
-        for start in range(0, len(buckets[lengths]), max_prompts):
-            chunk = buckets[lengths][start : start + max_prompts]
+    for _, bucket in sorted(buckets.items()):
+        for start in range(0, len(bucket), max_prompts):
+            chunk = bucket[start : start + max_prompts]
             yield chunk, Batch(tuple(prompts[i] for i in chunk), device)

@@ -37,6 +37,11 @@ class RunningRows:
     prompts: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     later: dict[int, tuple[Tensor, Tensor, Tensor, Tensor]] = field(default_factory=dict)
 
+    @property
+    def entering_prompts(self) -> Tensor:
+        """The prompts of the rows that enter."""
+        return self.prompts[self.inside :]
+
 
 @dataclass(frozen=True)
 class CleanPass:
@@ -79,7 +84,8 @@ class _PrefixLayer(DynamicLayer):
         return self._extend(self.keys, key_states), self._extend(self.values, value_states)
 
     def _extend(self, prefix: Tensor, own: Tensor) -> Tensor:
-        before = prefix.expand(len(own), -1, -1, -1) if len(prefix) == 1 else prefix[self.running.prompts[: len(own)]]
+        prompts = self.running.prompts[: len(own)]
+        before = prefix.expand(len(own), -1, -1, -1) if len(prefix) == 1 else prefix[prompts]
         return torch.cat([before, own], dim=-2)
 
 
@@ -116,20 +122,22 @@ class CleanPassRecorder:
         layers = range(len(self.blocks))
         kept = slice(-1, None) if self.prefix else slice(None)
         return CleanPass(
-            torch.stack([self.activations[layer] for layer in layers], dim=1),
-            at_least_float32(at_positions(output.logits, positions)),
-            [self.inputs[layer][:, kept] for layer in layers],
-            [self.written[layer].view(n_prompts, n_tokens, -1) for layer in layers],
-            [self._attended(layer, kept) for layer in layers],
-            self.flat,
-            [self.calls[layer] for layer in layers],
-            [self.packs[layer] for layer in layers],
-            [self.attention_packs.get(layer, 0) for layer in layers],
+            activations=torch.stack([self.activations[layer] for layer in layers], dim=1),
+            logits=at_least_float32(at_positions(output.logits, positions)),
+            inputs=[self.inputs[layer][:, kept] for layer in layers],
+            written=[self.written[layer].view(n_prompts, n_tokens, -1) for layer in layers],
+            attended=[self._attended(layer, kept) for layer in layers],
+            flat=self.flat,
+            calls=[self.calls[layer] for layer in layers],
+            packs=[self.packs[layer] for layer in layers],
+            attention_packs=[self.attention_packs.get(layer, 0) for layer in layers],
         )
 
     def _attended(self, layer: int, kept: slice) -> Tensor | None:
         found = self.attended.get(layer)
-        return found[:, kept] if found is not None and found.shape == self.inputs[layer].shape else None
+        if found is None or found.shape != self.inputs[layer].shape:
+            return None
+        return found[:, kept]
 
     def _cached(self, cache: Cache | None) -> dict[str, Any]:
         """The model's arguments about keys and values."""
@@ -166,9 +174,8 @@ class CleanPassRecorder:
         def hook(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
             vectors = args[0]
             self.flat = vectors.ndim == 2
-            self.activations[layer] = self.model.at_answer(
-                vectors.view(len(self.model.positions), -1, vectors.shape[-1])
-            )
+            by_row = vectors.view(len(self.model.positions), -1, vectors.shape[-1])
+            self.activations[layer] = self.model.at_answer(by_row)
             self.written[layer] = output
 
         return hook
@@ -192,6 +199,8 @@ class CleanPassRecorder:
 
 
 def _read_only(cache: Cache, running: RunningRows) -> Cache:
-    held: list[Any] = cache.layers
-    layers: list[Any] = [_PrefixLayer(layer.keys[..., :-1, :], layer.values[..., :-1, :], running) for layer in held]
+    layers: list[Any] = []
+    for held in cache.layers:
+        recorded: Any = held
+        layers.append(_PrefixLayer(recorded.keys[..., :-1, :], recorded.values[..., :-1, :], running))
     return Cache(layers)

@@ -122,7 +122,7 @@ def check_clean(wave: WaveForward) -> str:
             found = wave.logits(recorded[prompts, layers], layers, prompts)
     except Exception as error:  # a model's own code, as in `check_rows`: the plain path is there for all it may raise
         return _cannot_run(error)
-    clean = wave.recording.logits[prompts]
+    clean = wave.clean_pass.logits[prompts]
     errors = (found - clean).norm(dim=-1) / clean.norm(dim=-1)
     wrong = (~(errors <= _tolerance(wave.model))).nonzero()[:, 0].tolist()
     if wrong:

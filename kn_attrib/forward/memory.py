@@ -20,6 +20,7 @@ def bytes_per_row(forward: PlainForward | WaveForward, gradient: bool) -> Tensor
     With gradients every block that the row runs through keeps its tensors; without, only one block's exist at a time.
     """
     model = forward.model
+    is_wave = isinstance(forward, WaveForward)
     config = model.model.config.get_text_config()
     tokens = forward.batch.input_ids.shape[1]
     hidden = int(value_matrix(model.ffn_outputs[0]).shape[1])
@@ -32,8 +33,9 @@ def bytes_per_row(forward: PlainForward | WaveForward, gradient: bool) -> Tensor
         width += 8 * tokens * hidden  # each row's copy of keys and values, and their gradients
     blocks = torch.ones(model.n_layers, dtype=torch.float64)
     if gradient:
-        blocks = torch.arange(model.n_layers, 0, -1, dtype=torch.float64)
-        blocks = blocks if isinstance(forward, WaveForward) else torch.full_like(blocks, model.n_layers)
+        to_the_end = torch.arange(model.n_layers, 0, -1, dtype=torch.float64)
+        blocks = to_the_end if is_wave else torch.full_like(blocks, model.n_layers)
     # Plain runs the head at every token.
-    vocabulary = LOGIT_TENSORS * int(config.vocab_size) * (1 if isinstance(forward, WaveForward) else tokens)
+    head_tokens = 1 if is_wave else tokens
+    vocabulary = LOGIT_TENSORS * int(config.vocab_size) * head_tokens
     return blocks * width * model.dtype.itemsize + vocabulary * max(4, model.dtype.itemsize)

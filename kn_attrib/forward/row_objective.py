@@ -74,31 +74,31 @@ class RowObjective:
         gradients: list[Tensor] = []
         order = layers.argsort(stable=True)
         for part in self._chunks(layers[order], gradient):
-            self._evaluate(rows, layers, prompts, order[part], gradient, values, gradients)
+            for value, slope in self._fitting(rows, layers, prompts, order[part], gradient):
+                values.append(value)
+                if slope is not None:
+                    gradients.append(slope)
         back = order.argsort()
         return torch.cat(values)[back], torch.cat(gradients)[back] if gradient else None
 
-    def _evaluate(
-        self, rows: Tensor, layers: Tensor, prompts: Tensor, index: Tensor, gradient: bool,
-        values: list[Tensor], gradients: list[Tensor],
-    ) -> None:  # fmt: skip
+    def _fitting(
+        self, rows: Tensor, layers: Tensor, prompts: Tensor, index: Tensor, gradient: bool
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Value and gradient of a chunk of rows, in halves where memory runs out."""
         try:
             value, slope = self._one(rows[index], layers[index], prompts[index], gradient)
         except torch.OutOfMemoryError:
             if len(index) == 1:
                 raise
-            slope = None
             value = None
-        if value is None:
-            # Outside the except clause: there the exception still holds the tensors of the failed attempt.
-            torch.cuda.empty_cache()
-            self.budget //= 2
-            for half in index.tensor_split(2):
-                self._evaluate(rows, layers, prompts, half, gradient, values, gradients)
+        if value is not None:
+            yield value, slope
             return
-        values.append(value)
-        if slope is not None:
-            gradients.append(slope)
+        # Outside the except clause: there the exception still holds the tensors of the failed attempt.
+        torch.cuda.empty_cache()
+        self.budget //= 2
+        for half in index.tensor_split(2):
+            yield from self._fitting(rows, layers, prompts, half, gradient)
 
     def _one(self, rows: Tensor, layers: Tensor, prompts: Tensor, gradient: bool) -> tuple[Tensor, Tensor | None]:
         if not gradient:
@@ -135,7 +135,8 @@ class _Rows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
         (gradients,) = ctx.saved_tensors
-        return outer[0].view(-1, *[1] * (gradients.ndim - 1)).to(gradients) * gradients, None, None, None
+        by_row = outer[0].view(-1, *[1] * (gradients.ndim - 1)).to(gradients)
+        return by_row * gradients, None, None, None
 
 
 @singledispatch

@@ -88,12 +88,13 @@ def scale_rows(
     The many-sets-at-once form of `suppress` and `amplify`: rows never influence one another, so one forward
     pass evaluates as many different sets as it has rows.
     """
-    each = [factor] * len(sets) if isinstance(factor, int | float) else factor
+    by = [factor] * len(sets) if isinstance(factor, int | float) else factor
+    plus = shifts or [()] * len(sets)
     entries: dict[int, list[tuple[int, int, float, float]]] = defaultdict(list)
     for row, neurons in enumerate(sets):
-        own = (shifts[row] if shifts else ()) or [0.0] * len(neurons)
+        own = plus[row] or [0.0] * len(neurons)
         for (layer, index), shift in zip(check_neurons(model, neurons), own, strict=True):
-            entries[layer].append((row, index, each[row], shift))
+            entries[layer].append((row, index, by[row], shift))
     with model.edited({layer: _scale(model, found, positions) for layer, found in entries.items()}):
         yield
 
@@ -115,8 +116,10 @@ def ablate_layers(model: NeuronModel, layers: Iterable[int] | None = None) -> It
 def _scale(model: NeuronModel, entries: Sequence[tuple[int, int, float, float]], positions: Positions) -> Edit:
     """Change neurons of rows: ``(row, neuron, factor, shift)``."""
     where, neurons, by, plus = zip(*entries, strict=True)
-    rows, indices = (torch.tensor(ids, device=model.device) for ids in (where, neurons))
-    factors, shifts = (torch.tensor(values, device=model.device, dtype=model.dtype) for values in (by, plus))
+    rows = torch.tensor(where, device=model.device)
+    indices = torch.tensor(neurons, device=model.device)
+    factors = torch.tensor(by, device=model.device, dtype=model.dtype)
+    shifts = torch.tensor(plus, device=model.device, dtype=model.dtype)
 
     def edit(vectors: Tensor) -> Tensor:
         vectors = vectors.clone()

@@ -17,9 +17,15 @@ from kn_attrib.neurons import NeuronSet
 
 
 def scaled_logits(
-    model: NeuronModel, batch: Batch, sets: Sequence[NeuronSet], prompts: Sequence[int], factors: Sequence[float],
-    max_rows: int = 1024, shifts: Sequence[Sequence[float]] | None = None, positions: Positions = "answer",
-) -> Iterator[tuple[list[int], Tensor]]:  # fmt: skip
+    model: NeuronModel,
+    batch: Batch,
+    sets: Sequence[NeuronSet],
+    prompts: Sequence[int],
+    factors: Sequence[float],
+    max_rows: int = 1024,
+    shifts: Sequence[Sequence[float]] | None = None,
+    positions: Positions = "answer",
+) -> Iterator[tuple[list[int], Tensor]]:
     """Logits at the answer position, row by row, without gradients.
 
     Row ``r`` is prompt ``prompts[r]`` of the batch with the activations of ``sets[r]`` times ``factors[r]`` at the
@@ -42,15 +48,16 @@ def scaled_logits(
     """
     wave = wave_or_none(model, batch, "logit") if positions == "answer" else None
     forward = wave or PlainForward(model, batch, "logit")
-    first = [min((neuron.layer for neuron in check_neurons(model, neurons)), default=0) for neurons in sets]
+    first = [_first_layer(check_neurons(model, neurons)) for neurons in sets]
     cost = bytes_per_row(forward, gradient=False).tolist()
     budget = model.execution.row_budget(model.device)
-    order = sorted(range(len(sets)), key=lambda row: first[row])
     size = max(1, min(max_rows, int(budget // max(cost))))
+    order = sorted(range(len(sets)), key=lambda row: first[row])
     with torch.no_grad():
         for start in range(0, len(order), size):
             rows = order[start : start + size]
-            some, by = [sets[row] for row in rows], [factors[row] for row in rows]
+            some = [sets[row] for row in rows]
+            by = [factors[row] for row in rows]
             plus = [shifts[row] for row in rows] if shifts else None
             where = torch.tensor([prompts[row] for row in rows], device=model.device)
             if wave is not None:
@@ -58,3 +65,7 @@ def scaled_logits(
                 continue
             with scale_rows(model, some, by, plus, positions):
                 yield rows, model.logits(batch.positions[where], **batch.inputs(where))
+
+
+def _first_layer(neurons: NeuronSet) -> int:
+    return min((neuron.layer for neuron in neurons), default=0)

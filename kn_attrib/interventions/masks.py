@@ -34,7 +34,8 @@ def masked_logprob(model: NeuronModel, batch: Batch, masks: Tensor, baselines: T
     def edit_of(layer: int) -> Edit:
         def edit(vectors: Tensor) -> Tensor:
             rows = torch.arange(len(vectors), device=vectors.device)
-            vectors, mask = vectors.clone(), masks[:, layer].to(vectors.dtype)
+            vectors = vectors.clone()
+            mask = masks[:, layer].to(vectors.dtype)
             away: Tensor | float = 0.0 if baselines is None else baselines[:, layer].to(vectors.dtype)
             vectors[rows, model.positions] = away + mask * (vectors[rows, model.positions] - away)
             return vectors

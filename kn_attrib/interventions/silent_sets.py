@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,18 @@ from kn_attrib.neurons import NeuronSet
 QUERIES_AT_ONCE = 256
 Measure = Literal["prob", "logodds"]
 """Of a text's answer: its probability, or ``log p/(1 − p)``, which still falls where the probability is almost 1."""
+
+
+class _Place(NamedTuple):
+    """A query, the index of its fact, and which of the fact's queries it is."""
+
+    fact: int
+    place: int
+    query: Prompt
+
+
+def _places(queries: Sequence[Sequence[Prompt]]) -> list[_Place]:
+    return [_Place(fact, place, query) for fact, own in enumerate(queries) for place, query in enumerate(own)]
 
 
 def values_of_sets(
@@ -39,25 +51,25 @@ def values_of_sets(
     -------
     ``[job]``
     """
-    flat = [(fact, place, query) for fact, own in enumerate(queries) for place, query in enumerate(own)]
-    sets_of: dict[int, list[int]] = defaultdict(list)
+    jobs_of: dict[int, list[int]] = defaultdict(list)
     for job, (fact, _) in enumerate(jobs):
-        sets_of[fact].append(job)
+        jobs_of[fact].append(job)
     logprobs = [torch.zeros(len(queries[fact]), dtype=torch.float64) for fact, _ in jobs]
-    wanted = [entry for entry in flat if entry[0] in sets_of]
-    for indices, batch in model.batches([query for _, _, query in wanted], QUERIES_AT_ONCE):
-        rows = [(row, wanted[i], job) for row, i in enumerate(indices) for job in sets_of[wanted[i][0]]]
+    wanted = [each for each in _places(queries) if each.fact in jobs_of]
+    for indices, batch in model.batches([each.query for each in wanted], QUERIES_AT_ONCE):
+        # A row for each set that a query is asked with.
+        rows = [(prompt, wanted[i].place, job) for prompt, i in enumerate(indices) for job in jobs_of[wanted[i].fact]]
         sets = [jobs[job][1] for _, _, job in rows]
-        prompts = [row for row, _, _ in rows]
+        prompts = [prompt for prompt, _, _ in rows]
         for some, logits in scaled_logits(model, batch, sets, prompts, [0.0] * len(rows)):
             found = answer_of(logits, batch.answers[[prompts[i] for i in some]]).logprob
-            for i, value in zip(some, found.tolist(), strict=True):
-                _, (_, place, _), job = rows[i]
+            for row, value in zip(some, found.tolist(), strict=True):
+                _, place, job = rows[row]
                 logprobs[job][place] = value
-    means = [
-        _measured(by_text(own, queries[fact]), measure).mean() for own, (fact, _) in zip(logprobs, jobs, strict=True)
-    ]
-    return torch.stack(means) if means else torch.zeros(0, dtype=torch.float64)
+    means = torch.zeros(len(jobs), dtype=torch.float64)
+    for job, (fact, _) in enumerate(jobs):
+        means[job] = _measured(by_text(logprobs[job], queries[fact]), measure).mean()
+    return means
 
 
 def _measured(logprobs: Tensor, measure: Measure) -> Tensor:
@@ -88,22 +100,23 @@ def slopes_of_sets(
         for neuron in neurons:
             mask[neuron.layer, neuron.index] = 0
     present = masks.clone()
-    flat = [(fact, place, query) for fact, own in enumerate(queries) for place, query in enumerate(own)]
+    places = _places(queries)
     gradients: list[list[Tensor]] = [[masks[0]] * len(own) for own in queries]
     logprobs = [torch.zeros(len(own), dtype=torch.float64) for own in queries]
-    for indices, batch in model.batches([query for _, _, query in flat], QUERIES_AT_ONCE):
+    for indices, batch in model.batches([each.query for each in places], QUERIES_AT_ONCE):
         with torch.enable_grad():
-            leaf = masks[[flat[i][0] for i in indices]].requires_grad_()
+            leaf = masks[[places[i].fact for i in indices]].requires_grad_()
             values = masked_logprob(model, batch, leaf)
             (slope,) = torch.autograd.grad(values.sum(), leaf)
         for row, i in enumerate(indices):
-            fact, place, _ = flat[i]
+            fact, place, _ = places[i]
             gradients[fact][place] = slope[row]
             logprobs[fact][place] = float(values[row].detach())
-    return (
-        torch.stack([_joined(g, p, own, measure) for g, p, own in zip(gradients, logprobs, queries, strict=True)])
-        * present
-    )
+    slopes = [
+        _joined(of_queries, logprob, own, measure)
+        for of_queries, logprob, own in zip(gradients, logprobs, queries, strict=True)
+    ]
+    return torch.stack(slopes) * present
 
 
 def _joined(gradients: list[Tensor], logprobs: Tensor, queries: Sequence[Prompt], measure: Measure) -> Tensor:

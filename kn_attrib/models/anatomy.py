@@ -24,18 +24,25 @@ def gating(model: PreTrainedModel, site: str, width: int) -> str:
     ``"act"`` (not gated), ``"act × up"``, ``"act × up, fused"`` (one linear makes both), or ``"unknown"``.
     """
     for depth in (1, 2):
-        parent = ".".join(site.split(".")[:-depth])
-        widths = [
-            value_matrix(module).shape[1]
-            for name, module in model.named_modules()
-            if name.startswith(f"{parent}.") and name != site and "att" not in name.removeprefix(parent).lower()
-            and isinstance(module, nn.Linear | Conv1D)
-        ]  # fmt: skip
+        widths = [value_matrix(linear).shape[1] for linear in _linears_beside(model, site, depth).values()]
         if 2 * width in widths and width not in widths:
             return "act × up, fused"
         if width in widths:
             return "act × up" if widths.count(width) == 2 else "act"
     return "unknown"
+
+
+def _linears_beside(model: PreTrainedModel, site: str, depth: int) -> dict[str, nn.Linear | Conv1D]:
+    """Linears inside the site's ancestor ``depth`` levels up, by name: not the site itself, nor attention's."""
+    parent = ".".join(site.split(".")[:-depth])
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if name.startswith(f"{parent}.")
+        and name != site
+        and "att" not in name.removeprefix(parent).lower()
+        and isinstance(module, nn.Linear | Conv1D)
+    }
 
 
 def find_blocks(model: NeuronModel) -> list[nn.Module]:
@@ -45,18 +52,39 @@ def find_blocks(model: NeuronModel) -> list[nn.Module]:
     ------
     ModelError : layers share a module, or a layer stands in no list of blocks.
     """
-    names = {id(module): name for name, module in model.model.named_modules()}
-    modules = dict(model.model.named_modules())
-    blocks: list[nn.Module] = []
-    for site in model.ffn_outputs:
-        parts = names[id(site)].split(".") if id(site) in names else []
-        ends = [i for i in range(1, len(parts)) if isinstance(modules[".".join(parts[:i])], nn.ModuleList)]
-        if not ends:
-            raise ModelError("its layers do not stand in a list of blocks")
-        blocks.append(modules[".".join(parts[: ends[0] + 1])])
-    if len({id(block) for block in blocks}) < len(blocks):
+    listed = _listed_around(model)
+    if not all(listed):
+        raise ModelError("its layers do not stand in a list of blocks")
+    blocks = [outermost for outermost, *_ in listed]
+    if len(set(blocks)) < len(blocks):
         raise ModelError("its layers share one module")
     return blocks
+
+
+def outer_and_inner_blocks(model: NeuronModel) -> tuple[list[nn.Module], list[nn.Module]]:
+    """The outermost and the innermost module around each output linear that stands in a list of modules.
+
+    Raises
+    ------
+    MethodError : a layer stands in no list of modules.
+    """
+    listed = _listed_around(model)
+    if not all(listed):
+        raise MethodError(f"{model.name}: its layers do not stand in a list of blocks; its residual stream is hid.")
+    outermost = dict.fromkeys(modules[0] for modules in listed)
+    return list(outermost), [modules[-1] for modules in listed]
+
+
+def _listed_around(model: NeuronModel) -> list[list[nn.Module]]:
+    """For each feed-forward output linear the modules around it that stand in a module list, outermost first."""
+    modules = dict(model.model.named_modules())
+    names = {module: name for name, module in modules.items()}
+    found = []
+    for site in model.ffn_outputs:
+        parts = names.get(site, "").split(".")
+        ends = [end for end in range(1, len(parts)) if isinstance(modules[".".join(parts[:end])], nn.ModuleList)]
+        found.append([modules[".".join(parts[: end + 1])] for end in ends])
+    return found
 
 
 def find_attention(block: nn.Module, site: nn.Module) -> nn.Module | None:
@@ -68,8 +96,10 @@ def find_attention(block: nn.Module, site: nn.Module) -> nn.Module | None:
         # A leaf of that name is a norm before or behind it.
         if named and not inside and any(True for _ in module.children()):
             found[name] = module
-    (one, *others) = found.values() or (None,)
-    return None if others or one is None or site in set(one.modules()) else one
+    if len(found) != 1:
+        return None
+    (attention,) = found.values()
+    return None if site in set(attention.modules()) else attention
 
 
 def find_ffn_inputs(block: nn.Module, n_neurons: int) -> list[nn.Module]:
@@ -87,22 +117,6 @@ def find_ffn_inputs(block: nn.Module, n_neurons: int) -> list[nn.Module]:
     ]
 
 
-def outer_and_inner_blocks(model: NeuronModel) -> tuple[list[nn.Module], list[nn.Module]]:
-    """The outermost and the innermost module around each output linear that stands in a list of modules."""
-    modules = dict(model.model.named_modules())
-    names = {id(module): name for name, module in modules.items()}
-    outer: list[nn.Module] = []
-    inner: list[nn.Module] = []
-    for site in model.ffn_outputs:
-        parts = names[id(site)].split(".")
-        items = [i + 1 for i in range(1, len(parts)) if isinstance(modules[".".join(parts[:i])], nn.ModuleList)]
-        if not items:
-            raise MethodError(f"{model.name}: its layers do not stand in a list of blocks; its residual stream is hid.")
-        outer.append(modules[".".join(parts[: items[0]])])
-        inner.append(modules[".".join(parts[: items[-1]])])
-    return list(dict.fromkeys(outer)), inner
-
-
 def input_linears(model: NeuronModel, layer: int) -> list[nn.Linear | Conv1D]:
     """The linears that make a layer's neurons: one, or the gate's and the other one where it is gated.
 
@@ -110,20 +124,15 @@ def input_linears(model: NeuronModel, layer: int) -> list[nn.Linear | Conv1D]:
     ------
     ModelError : they cannot be told, are fused into one, or serve several layers.
     """
-    site, modules = model.ffn_outputs[layer], dict(model.model.named_modules())
+    site = model.ffn_outputs[layer]
     if model.ffn_outputs.count(site) > 1:
         raise ModelError(
             f"{model.name}: one feed-forward block serves several layers; no layer has neurons of its own."
         )
-    name = next(name for name, module in modules.items() if module is site)
+    name = next(name for name, module in model.model.named_modules() if module is site)
     for depth in (1, 2):
-        parent = ".".join(name.split(".")[:-depth])
-        found = {
-            each: module
-            for each, module in modules.items()
-            if each.startswith(f"{parent}.") and module is not site and isinstance(module, nn.Linear | Conv1D)
-            and "att" not in each.removeprefix(parent).lower() and input_matrix(module).shape[0] == model.n_neurons
-        }  # fmt: skip
+        beside = _linears_beside(model.model, name, depth)
+        found = {each: linear for each, linear in beside.items() if input_matrix(linear).shape[0] == model.n_neurons}
         if len(found) in (1, 2):
             # The gate first: it is the one that passes through the activation function.
             return [found[each] for each in sorted(found, key=lambda each: "gate" not in each and "wi_0" not in each)]

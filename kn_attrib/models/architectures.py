@@ -51,13 +51,17 @@ class Architecture:
         ModelError : the path leads nowhere, to other kinds of modules, or the widths differ between layers.
         """
         path = re.compile("^" + re.sub(r"\\\{\w+\\\}", r"(\\d+)", re.escape(self.ffn_output)) + "$")
-        found = {m: (name, module) for name, module in model.named_modules() if (m := path.match(name))}
+        found: list[tuple[list[int], str, nn.Module]] = []
+        for name, module in model.named_modules():
+            match = path.match(name)
+            if match is not None:
+                found.append(([int(number) for number in match.groups()], name, module))
         if not found:
             raise ModelError(
                 f"{type(model).__name__} has no modules {self.ffn_output!r} for i = 0, 1, …; pass ffn_pattern= with "
                 "the path of its feed-forward output linear, e.g. 'model.layers.{i}.mlp.down_proj'."
             )
-        modules = dict(found[m] for m in sorted(found, key=lambda m: [int(number) for number in m.groups()]))
+        modules = {name: module for _, name, module in sorted(found, key=lambda entry: entry[0])}
         if len({value_matrix(module).shape for module in modules.values()}) > 1:
             raise ModelError(f"{type(model).__name__}: feed-forward widths differ between layers; expected one width.")
         return modules

@@ -19,21 +19,20 @@ LOGIT_SETTINGS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "s
 
 def describe(model: NeuronModel) -> dict[str, str]:
     """What to know about a model before one trusts neurons of it, as label -> text."""
-    row, site = model.architecture, model.ffn_outputs[0]
+    architecture = model.architecture
+    site = model.ffn_outputs[0]
     names = {module: name for name, module in model.model.named_modules()}
     bias = "with bias" if getattr(site, "bias", None) is not None else "without bias"
-    layers = f"{model.n_layers}" + (
-        f", calls of {len(set(model.ffn_outputs))} shared modules" if row.shared_module else ""
-    )
+    shared = f", calls of {len(set(model.ffn_outputs))} shared modules" if architecture.shared_module else ""
+    flattened = ", tokens flattened" if architecture.flattened else ""
+    normed = ", a norm follows the block" if architecture.post_norm else ""
     report = validate(model)
     return {
         "family": f"{model.model.config.model_type} ({type(model.model).__name__}), {model.kind}",
-        "layers": layers,
+        "layers": f"{model.n_layers}{shared}",
         "neurons per layer": str(model.n_neurons),
-        "site": f"{row.ffn_output} ({ORIGINS[row.origin]}; {type(site).__name__}, {bias})",
-        "neuron vector": gating(model.model, names[site], model.n_neurons)
-        + (", tokens flattened" if row.flattened else "")
-        + (", a norm follows the block" if row.post_norm else ""),
+        "site": f"{architecture.ffn_output} ({ORIGINS[architecture.origin]}; {type(site).__name__}, {bias})",
+        "neuron vector": gating(model.model, names[site], model.n_neurons) + flattened + normed,
         "head": _head(model, names),
         "tokenizer": _tokenizer(model.tokenizer),
         "answers": f"{model.encoder.convention}: {CONVENTIONS[model.encoder.convention]}",
@@ -48,7 +47,8 @@ def _head(model: NeuronModel, names: dict[Any, str]) -> str:
         return "none found"
     embedding: Any = model.model.get_input_embeddings()
     text = model.model.config.get_text_config()
-    settings = [f"{s}={v}" for s in LOGIT_SETTINGS if (v := getattr(text, s, None)) not in (None, False)]
+    values = {name: getattr(text, name, None) for name in LOGIT_SETTINGS}
+    settings = [f"{name}={value}" for name, value in values.items() if value not in (None, False)]
     parts = [
         names[head],
         "with bias" if getattr(head, "bias", None) is not None else "without bias",
@@ -64,14 +64,15 @@ def _tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
     full = list(tokenizer("a")["input_ids"])
     at = next((i for i in range(len(full)) if full[i : i + len(plain)] == plain), 0)
     added = tokenizer.convert_ids_to_tokens(full[:at] + full[at + len(plain) :])
-    mark = next((mark for mark in SPACE_MARKS if any(token.startswith(mark) for token in tokens)), None)
+    keeps_case = any(re.search("[A-Z]", token) for token in tokens)
+    marks = [mark for mark in SPACE_MARKS if any(token.startswith(mark) for token in tokens)]
     parts = [
         type(tokenizer).__name__,
         "fast" if tokenizer.is_fast else "slow",
         f"{len(tokenizer)} tokens",
         f"adds {' '.join(added) or 'no special tokens'}",
         f"mask {tokenizer.mask_token}" if tokenizer.mask_token else "no mask token",
-        "keeps case" if any(re.search("[A-Z]", token) for token in tokens) else "lower-cases",
-        f"words carry their leading space ({mark})" if mark else "spaces are no part of tokens",
+        "keeps case" if keeps_case else "lower-cases",
+        f"words carry their leading space ({marks[0]})" if marks else "spaces are no part of tokens",
     ]
     return ", ".join(parts)

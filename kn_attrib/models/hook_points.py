@@ -48,7 +48,8 @@ class HookPoints:
         self.ffn_outputs: list[nn.Module] = list(named.values())
         if architecture.shared_module or architecture.origin != "table":
             calls = _calls(model, kind, self.ffn_outputs)
-            missing = [name for name, module in named.items() if all(module is not each for each, _ in calls)]
+            called = {module for module, _ in calls}
+            missing = [name for name, module in named.items() if module not in called]
             if missing:
                 raise ModelError(f"{type(model).__name__}: {missing[0]!r} takes no part when the model answers.")
             self.ffn_outputs = [module for module, _ in calls]
@@ -102,7 +103,8 @@ class HookPoints:
         self._tokens = 0 if given is None else given.shape[1]
 
     def _route(self, site: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        layers, call = self._layers_of[site], self._called.get(site, 0)
+        layers = self._layers_of[site]
+        call = self._called.get(site, 0)
         self._called[site] = call + 1
         point = self.modules[layers[call % len(layers)]]
         if not (point._forward_pre_hooks or point._forward_hooks):
@@ -110,7 +112,8 @@ class HookPoints:
         vectors, *rest = inputs
         if not self.architecture.flattened:
             return (point(vectors), *rest)
-        return (point(vectors.view(-1, self._tokens, vectors.shape[-1])).reshape(vectors.shape), *rest)
+        by_row = vectors.view(-1, self._tokens, vectors.shape[-1])
+        return (point(by_row).reshape(vectors.shape), *rest)
 
 
 def _hook(edit: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:

@@ -72,8 +72,11 @@ def load_model(
         raise ModelError(unknown("dtype", str(dtype), DTYPES))
     compute = Compute(engine, memory_budget, precision)
     if isinstance(source, tuple):
-        return _checked(*_from_pair(*source, dtype=DTYPES[dtype], device=device), ffn_pattern, compute)
-    where = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        given, tokenizer = source
+        model, kind, name = _from_pair(given, DTYPES[dtype], device)
+        return _checked(model, tokenizer, kind, name, ffn_pattern, compute)
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    where = _device(device or default)
     name = str(source)
     path = str(zoo_path(name.removeprefix(ZOO_PREFIX))) if name.startswith(ZOO_PREFIX) else name
     kind = _kind_of(name, path)
@@ -119,14 +122,13 @@ def _read(name: str, path: str, kind: Kind, dtype: torch.dtype) -> tuple[PreTrai
     return tokenizer, model
 
 
-def _from_pair(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype, device: str | None
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Kind, str]:
+def _from_pair(model: PreTrainedModel, dtype: torch.dtype, device: str | None) -> tuple[PreTrainedModel, Kind, str]:
+    """The model with the asked dtype and device, its kind, and a name for it."""
     where = _device(device) if device else model.device
     kind = _kind_of_class(type(model), model.config)
     if model.dtype != dtype or model.device != where:
         model = copy.deepcopy(model).to(dtype=dtype, device=where)  # type: ignore[call-arg]
-    return model, tokenizer, kind, str(model.config.name_or_path or type(model).__name__)
+    return model, kind, str(model.config.name_or_path or type(model).__name__)
 
 
 def _line(error: Exception) -> str:

@@ -10,10 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kn_attrib.errors import NeuronError, PromptError
 from kn_attrib.facts.encoding import PromptEncoder
@@ -136,7 +133,8 @@ class NeuronModel:
         ------
         PromptError : no text at all can be used (the first reason is quoted).
         """
-        encoding = self.encoder.encode_all([facts] if isinstance(facts, Fact) else facts, split)
+        several = [facts] if isinstance(facts, Fact) else facts
+        encoding = self.encoder.encode_all(several, split)
         if not encoding.prompts:
             raise PromptError(encoding.skipped[0].reason if encoding.skipped else f"there are no {split} to encode.")
         return encoding

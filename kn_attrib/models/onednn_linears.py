@@ -38,7 +38,9 @@ class _Product(torch.autograd.Function):
 
 def linears_of(model: nn.Module) -> list[nn.Module]:
     """The plain linears of a model: subclasses may do more than multiply."""
-    return [module for module in model.modules() if type(module) in (nn.Linear, Conv1D)] if _HAS_OP else []
+    if not _HAS_OP:
+        return []
+    return [module for module in model.modules() if type(module) in (nn.Linear, Conv1D)]
 
 
 def copied_bytes(linears: Sequence[Any]) -> int:

@@ -60,18 +60,19 @@ def arguments(kind: Kind, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         encoder-decoder ``source_ids [row, token]`` or ``source_embeds [row, token, hidden]``, what the encoder reads.
         Every token is attended to.
     """
-    ones = {
-        name: torch.ones(values.shape[:2], dtype=torch.long, device=values.device) for name, values in inputs.items()
-    }
+
+    def ones(values: Tensor) -> Tensor:
+        return torch.ones(values.shape[:2], dtype=torch.long, device=values.device)
+
     if kind != "encoder-decoder":
-        return inputs | {"attention_mask": next(iter(ones.values()))}
+        return inputs | {"attention_mask": ones(next(iter(inputs.values())))}
     name = "input_ids" if "input_ids" in inputs else "inputs_embeds"
     source = "source_ids" if "source_ids" in inputs else "source_embeds"
     return {
         "input_ids" if source == "source_ids" else "inputs_embeds": inputs[source],
-        "attention_mask": ones[source],
+        "attention_mask": ones(inputs[source]),
         f"decoder_{name}": inputs[name],
-        "decoder_attention_mask": ones[name],
+        "decoder_attention_mask": ones(inputs[name]),
     }
 
 
@@ -97,7 +98,8 @@ def _special_ids(config: dict[Any, Any]) -> set[int]:
         if isinstance(value, dict):
             found |= _special_ids(value)
         elif str(name).endswith(("token_id", "token_index")):
-            found |= {i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int)}
+            ids = value if isinstance(value, list) else [value]
+            found |= {i for i in ids if isinstance(i, int)}
     return found
 
 
@@ -115,7 +117,8 @@ def answer_only(model: PreTrainedModel, positions: Tensor, n_tokens: int) -> Ite
         states = inputs[0]
         if states.ndim != 3 or states.shape[:2] != (len(positions), n_tokens):
             return None
-        return (states[torch.arange(len(positions), device=states.device), positions][:, None], *inputs[1:])
+        asked = states[torch.arange(len(positions), device=states.device), positions]
+        return (asked[:, None], *inputs[1:])
 
     head = model.get_output_embeddings()
     handle = None if head is None else head.register_forward_pre_hook(hook)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from kn_attrib.scoring.registry import get_method, list_methods
 from kn_attrib.scoring.scorer import ContrastScorer, FactScorer, Scorer
@@ -33,18 +33,23 @@ def entry(name: str) -> str:
     lines = [f"## {name}", "", sections.pop("")]
     others = [a for a in list_methods(aliases=True) if a != name and get_method(a) is cls]
     if others:
-        lines += ["", f"Also registered as {', '.join(f'`{other}`' for other in others)}."]
+        named = ", ".join(f"`{other}`" for other in others)
+        lines += ["", f"Also registered as {named}."]
     lines += ["", f"FittedScorer on: {_needs(cls)}."]
     if cls.defaults():
         defaults = ", ".join(f"`{k}={v!r}`" for k, v in cls.defaults().items())
         lines += ["", f"Defaults: {defaults}.", "", _definitions(sections.pop("Parameters", ""))]
     if cls.presets:
-        presets = [f"`{name}:{p}` ({', '.join(f'{k}={v!r}' for k, v in s.items())})" for p, s in cls.presets.items()]
-        lines += ["", f"Presets: {', '.join(presets)}."]
+        presets = ", ".join(f"`{name}:{preset}` ({_assigned(params)})" for preset, params in cls.presets.items())
+        lines += ["", f"Presets: {presets}."]
     for title in ("Raises", "Reference"):
         if title in sections:
             lines += ["", f"{title}: {_flowing(sections[title])}"]
     return "\n".join(lines) + "\n"
+
+
+def _assigned(params: Mapping[str, object]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in params.items())
 
 
 def _needs(cls: type[Scorer]) -> str:

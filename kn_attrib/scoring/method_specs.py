@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -87,8 +88,14 @@ def labelled(methods: Sequence[Method]) -> dict[str, Method]:
     """
     if not methods:
         raise ConfigError("methods is empty; expected at least one.")
-    names = [m.scorer.name for m in methods if not m.label]
-    labels = [m.label or (repr_of(m.scorer) if names.count(m.scorer.name) > 1 else m.scorer.name) for m in methods]
+    names = Counter(method.scorer.name for method in methods if not method.label)
+
+    def label_of(method: Method) -> str:
+        if method.label:
+            return method.label
+        return repr_of(method.scorer) if names[method.scorer.name] > 1 else method.scorer.name
+
+    labels = [label_of(method) for method in methods]
     if len(set(labels)) < len(labels):
         raise ConfigError(f"methods names the same scorer twice: {', '.join(labels)}.")
     return dict(zip(labels, methods, strict=True))
@@ -97,4 +104,5 @@ def labelled(methods: Sequence[Method]) -> dict[str, Method]:
 def repr_of(scorer: Scorer) -> str:
     """``name(param=value, …)`` with the parameters that differ from the defaults."""
     changed = {k: v for k, v in scorer.params().items() if v != scorer.defaults()[k]}
-    return f"{scorer.name}({', '.join(f'{k}={v}' for k, v in changed.items())})" if changed else scorer.name
+    listed = ", ".join(f"{name}={value}" for name, value in changed.items())
+    return f"{scorer.name}({listed})" if changed else scorer.name

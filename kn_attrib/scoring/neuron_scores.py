@@ -93,23 +93,25 @@ class NeuronScores:
 
     def __getitem__(self, rows: Sequence[int]) -> NeuronScores:
         index = [range(len(self))[i] for i in rows]
-        single = [i for row in index for i in self._token_rows(row)] if self.token_values is not None else []
 
-        def pick(values: tuple[str, ...]) -> tuple[str, ...]:
+        def pick(values: tuple[Any, ...]) -> tuple[Any, ...]:
             return tuple(values[i] for i in index)
 
+        token_values = self.token_values
+        if token_values is not None:
+            token_values = token_values[[i for row in index for i in self._token_rows(row)]]
         return NeuronScores(
-            self.values[index],
-            pick(self.facts),
-            pick(self.relations),
-            pick(self.texts),
-            self.method,
-            self.params,
-            self.provenance,
-            None if self.gap is None else self.gap[index],
-            None if self.difference is None else self.difference[index],
-            tuple(self.tokens[i] for i in index) if self.tokens else (),
-            None if self.token_values is None else self.token_values[single],
+            values=self.values[index],
+            facts=pick(self.facts),
+            relations=pick(self.relations),
+            texts=pick(self.texts),
+            method=self.method,
+            params=self.params,
+            provenance=self.provenance,
+            gap=None if self.gap is None else self.gap[index],
+            difference=None if self.difference is None else self.difference[index],
+            tokens=pick(self.tokens) if self.tokens else (),
+            token_values=token_values,
         )
 
     def top_k(self, k: int) -> NeuronSet:
@@ -123,7 +125,8 @@ class NeuronScores:
         if not 1 <= k <= mean.numel():
             raise NeuronError(f"budget k = {k}; expected 1 to {mean.numel()}, the number of neurons of the model.")
         order = mean.flatten().sort(descending=True, stable=True).indices[:k].tolist()
-        return NeuronSet(Neuron(*divmod(i, mean.shape[1])) for i in order)
+        width = mean.shape[1]
+        return NeuronSet(Neuron(*divmod(i, width)) for i in order)
 
     def to_frame(self, k: int | None = None) -> pd.DataFrame:
         """One row per (prompt, neuron): fact, prompt, layer, neuron, score; with ``k`` only each prompt's top k."""
@@ -131,12 +134,13 @@ class NeuronScores:
         scores, order = flat.sort(dim=1, descending=True, stable=True)
         count = flat.shape[1] if k is None else min(k, flat.shape[1])
         width = self.values.shape[2]
+        top = order[:, :count].flatten()
         frame: pd.DataFrame = pd.DataFrame(
             {
                 "fact": [fact for fact in self.facts for _ in range(count)],
                 "prompt": [text for text in self.texts for _ in range(count)],
-                "layer": (order[:, :count] // width).flatten().numpy(),
-                "neuron": (order[:, :count] % width).flatten().numpy(),
+                "layer": (top // width).numpy(),
+                "neuron": (top % width).numpy(),
                 "score": scores[:, :count].flatten().numpy(),
             }
         )
@@ -184,15 +188,15 @@ def stack_scores(parts: Sequence[NeuronScores]) -> NeuronScores:
     values = join("values")
     assert values is not None
     return NeuronScores(
-        values,
-        tuple(f for p in parts for f in p.facts),
-        tuple(r for p in parts for r in p.relations),
-        tuple(t for p in parts for t in p.texts),
-        first.method,
-        first.params,
-        first.provenance,
-        join("gap"),
-        join("difference"),
-        tuple(n for p in parts for n in p.tokens),
-        join("token_values"),
+        values=values,
+        facts=tuple(fact for part in parts for fact in part.facts),
+        relations=tuple(relation for part in parts for relation in part.relations),
+        texts=tuple(text for part in parts for text in part.texts),
+        method=first.method,
+        params=first.params,
+        provenance=first.provenance,
+        gap=join("gap"),
+        difference=join("difference"),
+        tokens=tuple(number for part in parts for number in part.tokens),
+        token_values=join("token_values"),
     )

@@ -137,11 +137,10 @@ def refine(
     """
     if len(scores.fact_ids) != 1:
         raise NeuronError(f"scores are of {len(scores.fact_ids)} facts; expected one. Use refine_all for several.")
-    settings = (
-        Refinement.preset(preset)
-        if preset
-        else Refinement(threshold, share, strict, min_prompts, adaptive, percentile, k)
-    )
+    if preset:
+        settings = Refinement.preset(preset)
+    else:
+        settings = Refinement(threshold, share, strict, min_prompts, adaptive, percentile, k)
     found = refine_all(scores, settings)[scores.fact_ids[0]]
     if negatives is None:
         return found
@@ -159,8 +158,10 @@ def refine_all(scores: NeuronScores, settings: Refinement) -> dict[str, NeuronSe
     relation_of = dict(zip(scores.facts, scores.relations, strict=True))
     sets: dict[str, NeuronSet] = {}
     for relation in dict.fromkeys(scores.relations):
-        shares = {f: (settings.shares(scores.values[r]), len(r)) for f, r in rows.items() if relation_of[f] == relation}
-        sets.update(_adapt(shares, settings) if settings.adaptive else _keep_all(shares, settings))
+        own = {fact: each for fact, each in rows.items() if relation_of[fact] == relation}
+        shares = {fact: (settings.shares(scores.values[each]), len(each)) for fact, each in own.items()}
+        found = _adapt(shares, settings) if settings.adaptive else _keep_all(shares, settings)
+        sets.update(found)
     return {fact: sets[fact] for fact in rows}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import inspect
@@ -164,7 +165,7 @@ def _with_params(cls: Any, params: dict[str, Any]) -> Any:
             raise MethodError(f"{cls.name}: {unknown(name, str(value), map(str, get_args(hint)))}")
         if hint in PLAIN_TYPES and not isinstance(value, PLAIN_TYPES[hint]):
             raise MethodError(f"{cls.name}: parameter {name!r} is {value!r}; expected {hint.__name__}.")
-    required = [f.name for f in fields(cls) if f.init and f.default is f.default_factory is MISSING]
+    required = [f.name for f in fields(cls) if f.init and f.default is MISSING and f.default_factory is MISSING]
     missing = [name for name in required if name not in params]
     if missing:
         raise MethodError(f"{cls.name}: parameter {missing[0]!r} has no default; write {cls.name}({missing[0]}=…).")
@@ -185,8 +186,6 @@ def parse_call(spec: str) -> tuple[str, dict[str, Any] | None]:
     ------
     MethodError : what is in the brackets are not named plain values.
     """
-    import ast
-
     name, _, rest = spec.partition("(")
     if not rest:
         return spec.strip(), None

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kn_attrib.errors import MethodError
 from kn_attrib.facts.facts import Fact, FactSet
-from kn_attrib.facts.prompts import Batch, Prompt, by_text, causes, texts_of
+from kn_attrib.facts.prompts import Batch, Encoding, Prompt, by_text, causes, texts_of
 from kn_attrib.models.compute import computing
 from kn_attrib.models.neuron_model import NeuronModel, dtype_name
 from kn_attrib.scoring.neuron_scores import NeuronScores
@@ -59,13 +59,7 @@ def score(
     facts = [fact_or_facts] if isinstance(fact_or_facts, Fact) else list(fact_or_facts)
     encoding = model.encode(facts)
     if encoding.skipped:
-        warnings.warn(
-            f"{len(encoding.skipped)} of {len(encoding.skipped) + len(encoding.texts)} prompts were left out "
-            f"({', '.join(f'{cause}: {n}' for cause, n in causes(encoding.skipped).items())}); the first: "
-            f"{encoding.skipped[0].reason}",
-            SkippedPromptWarning,
-            stacklevel=2,
-        )
+        warnings.warn(_left_out(encoding), SkippedPromptWarning, stacklevel=2)
     scorer = make_scorer(method)
     provenance: dict[str, object] = {
         "model": model.name,
@@ -80,6 +74,15 @@ def score(
     return score_prompts(model, encoding.prompts, fitted, max_prompts, progress, provenance, keep_tokens)
 
 
+def _left_out(encoding: Encoding) -> str:
+    skipped = encoding.skipped
+    by_cause = ", ".join(f"{cause}: {n}" for cause, n in causes(skipped).items())
+    return (
+        f"{len(skipped)} of {len(skipped) + len(encoding.texts)} prompts were left out ({by_cause}); the first: "
+        f"{skipped[0].reason}"
+    )
+
+
 def score_prompts(
     model: NeuronModel,
     prompts: Sequence[Prompt],
@@ -90,10 +93,10 @@ def score_prompts(
     keep_tokens: bool = False,
 ) -> NeuronScores:
     """`score` for queries that are encoded already (a text's side by side, in order), by a scorer that is fitted."""
-    values = torch.empty(
-        len(prompts), model.n_layers, model.n_neurons, dtype=torch.promote_types(model.dtype, torch.float32)
-    )
-    gap, difference = (torch.full(values.shape[:2], torch.nan, dtype=values.dtype) for _ in range(2))
+    dtype = torch.promote_types(model.dtype, torch.float32)
+    values = torch.empty(len(prompts), model.n_layers, model.n_neurons, dtype=dtype)
+    gap = torch.full(values.shape[:2], torch.nan, dtype=dtype)
+    difference = torch.full_like(gap, torch.nan)
     for indices, batch in model.batches(prompts, max_prompts):
         found = checked(scorer, model, batch)
         values[indices] = found.values.detach().to(values)
@@ -105,17 +108,17 @@ def score_prompts(
     complete = not bool(gap.isnan().any())
     texts = texts_of(prompts)
     return NeuronScores(
-        by_text(values, prompts, mean=True),
-        tuple(t.fact.id for t in texts),
-        tuple(t.fact.relation for t in texts),
-        tuple(t.text for t in texts),
-        scorer.name,
-        scorer.params(),
-        provenance or {},
-        by_text(gap, prompts, mean=True) if complete else None,
-        by_text(difference, prompts, mean=True) if complete else None,
-        tuple(len(t) for t in texts),
-        values if keep_tokens else None,
+        values=by_text(values, prompts, mean=True),
+        facts=tuple(text.fact.id for text in texts),
+        relations=tuple(text.fact.relation for text in texts),
+        texts=tuple(text.text for text in texts),
+        method=scorer.name,
+        params=scorer.params(),
+        provenance=provenance or {},
+        gap=by_text(gap, prompts, mean=True) if complete else None,
+        difference=by_text(difference, prompts, mean=True) if complete else None,
+        tokens=tuple(len(text) for text in texts),
+        token_values=values if keep_tokens else None,
     )
 
 

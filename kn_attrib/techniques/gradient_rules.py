@@ -15,10 +15,22 @@ from kn_attrib.models.anatomy import find_blocks, find_ffn_inputs
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.techniques.frozen_norms import frozen, norms_replaced
 
+HF_ACTIVATIONS = {
+    cls for cls in vars(hf_activations).values() if isinstance(cls, type) and cls.__name__.endswith("Activation")
+}
 ACTIVATIONS = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh, nn.Sigmoid, nn.Softplus,
-    *{cls for cls in vars(hf_activations).values() if isinstance(cls, type) and cls.__name__.endswith("Activation")},
-)  # fmt: skip
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.ELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Mish,
+    nn.Tanh,
+    nn.Sigmoid,
+    nn.Softplus,
+    *HF_ACTIVATIONS,
+)
 ATTENTION = (nn.functional.scaled_dot_product_attention,)
 SOFTMAX = (nn.functional.softmax, torch.softmax, Tensor.softmax)
 
@@ -67,7 +79,8 @@ def _hook(stack: ExitStack, modules: Sequence[nn.Module], rule: Callable[..., An
 def _secant(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
     """``z · const(f(z)/z)``, corrected so that the value is the function's own to the last digit."""
     z = inputs[0]
-    ratio = torch.where(z == 0, torch.zeros_like(z), output / torch.where(z == 0, torch.ones_like(z), z)).detach()
+    divisor = torch.where(z == 0, torch.ones_like(z), z)
+    ratio = torch.where(z == 0, torch.zeros_like(z), output / divisor).detach()
     linear = z * ratio
     return linear + (output - linear).detach()
 
@@ -83,7 +96,8 @@ def _gate_inputs(model: NeuronModel) -> list[nn.Module]:
     for block in find_blocks(model):
         linears = find_ffn_inputs(block, model.n_neurons)
         fused = len(linears) == 1 and _width(linears[0]) == 2 * model.n_neurons
-        found += linears if len(linears) == 2 or fused else []
+        if fused or len(linears) == 2:
+            found += linears
     return found
 
 

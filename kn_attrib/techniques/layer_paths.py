@@ -37,15 +37,16 @@ def integrate_layers_alone(
     activations = function.activations
     starts = torch.zeros_like(activations) if baselines is None else baselines
     size = max(1, MOST_ROWS // steps)
-    parts = zip(Rows.of(activations).chunks(size), starts.flatten(0, 1).split(size), strict=True)
-    scores = [integrate(function, rows, "gausslegendre", steps, baselines=start)[0] for rows, start in parts]
+    scores = []
+    for rows, start in zip(Rows.of(activations).chunks(size), starts.flatten(0, 1).split(size), strict=True):
+        found, _ = integrate(function, rows, "gausslegendre", steps, baselines=start)
+        scores.append(found)
     return torch.cat(scores).reshape(activations.shape)
 
 
 def integrate_layers_together(
-    model: NeuronModel, batch: Batch, objective: PathObjective, steps: int,
-    baselines: Tensor | None = None,
-) -> Tensor:  # fmt: skip
+    model: NeuronModel, batch: Batch, objective: PathObjective, steps: int, baselines: Tensor | None = None
+) -> Tensor:
     """Integrated gradients of a mask on the activations of all layers at once, at the answer position.
 
     ``∫₀¹ ∂F(α·1)/∂m_i dα``, ``F(m)`` the objective with every layer's activation ``a``, as it then stands, replaced
@@ -64,15 +65,15 @@ def integrate_layers_together(
     scores = torch.zeros(len(batch), model.n_layers, model.n_neurons, dtype=model.dtype, device=model.device)
     at_once = max(1, ROWS // len(batch))
     for start in range(0, steps, at_once):
-        some = slice(start, start + at_once)
-        n = len(nodes[some])
-        alphas = torch.tensor(nodes[some]).to(scores).repeat_interleave(len(batch))
+        some = nodes[start : start + at_once]
+        alphas = torch.tensor(some).to(scores).repeat_interleave(len(batch))
         masks = alphas[:, None, None].expand(-1, *scores.shape[1:]).clone().requires_grad_()
-        away = None if baselines is None else baselines.repeat(n, 1, 1)
+        repeated = Batch(batch.prompts * len(some), batch.device)
+        away = None if baselines is None else baselines.repeat(len(some), 1, 1)
         with torch.enable_grad():
-            logprobs = masked_logprob(model, Batch(batch.prompts * n, batch.device), masks, away)
+            logprobs = masked_logprob(model, repeated, masks, away)
             values = logprobs.exp() if objective == "prob" else logprobs
             (slopes,) = torch.autograd.grad(values.sum(), masks)
-        by = torch.tensor(weights[some]).to(scores)
+        by = torch.tensor(weights[start : start + at_once]).to(scores)
         scores += torch.einsum("s,sbln->bln", by, slopes.view(-1, *scores.shape))
     return scores

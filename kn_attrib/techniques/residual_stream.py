@@ -115,8 +115,9 @@ def _listening(model: NeuronModel, stream: ResidualStream) -> Iterator[None]:
     """While active, a pass fills the stream and gradients flow along it alone."""
     blocks, inner = outer_and_inner_blocks(model)
     readers = {module: find_ffn_inputs(module, model.n_neurons) for module in dict.fromkeys(inner)}
-    passing = {reader for found in readers.values() for reader in found}
     sites = set(model.ffn_outputs)
+    # Not cut off: linears that make the neurons, and the ones that read them, which have a hook of their own.
+    spared = sites.union(*readers.values())
     with ExitStack() as stack:
 
         def hook(module: nn.Module, call: Callable[..., Any]) -> None:
@@ -124,14 +125,14 @@ def _listening(model: NeuronModel, stream: ResidualStream) -> Iterator[None]:
 
         for block in blocks:
             for module in block.modules():
-                if isinstance(module, nn.Linear | Conv1D) and module not in passing and module not in sites:
+                if isinstance(module, nn.Linear | Conv1D) and module not in spared:
                     hook(module, _cut)
-            hook(block, lambda module, _, output: stream.packs.update({module: _size(output)}))
+            hook(block, _on_outer_block(stream))
         for site in sites:
             hook(site, _on_site(model, stream))
         for module, found in readers.items():
             for reader in found[:1]:
-                hook(reader, lambda _, inputs, __: stream.reads.append(inputs[0]))
+                hook(reader, _on_reader(stream))
             hook(module, _on_block(model, stream, seen=bool(found)))
         stack.enter_context(model.edited({layer: _keep(model, stream) for layer in range(model.n_layers)}))
         yield
@@ -139,10 +140,6 @@ def _listening(model: NeuronModel, stream: ResidualStream) -> Iterator[None]:
 
 def _cut(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor:
     return output.detach()
-
-
-def _size(output: Any) -> int:
-    return len(output) if isinstance(output, tuple) else 0
 
 
 def _keep(model: NeuronModel, stream: ResidualStream) -> Edit:
@@ -157,10 +154,26 @@ def _on_site(model: NeuronModel, stream: ResidualStream) -> Callable[..., Tensor
     def hook(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor:
         rows = torch.arange(len(model.positions), device=output.device)
         full = output.detach().clone(memory_format=torch.contiguous_format).view(len(rows), -1, output.shape[-1])
-        stream.written.append(full[rows, model.positions])
-        stream.writes.append(torch.zeros_like(stream.written[-1], requires_grad=True))
-        full[rows, model.positions] += stream.writes[-1]
+        written = full[rows, model.positions]
+        write = torch.zeros_like(written, requires_grad=True)
+        stream.written.append(written)
+        stream.writes.append(write)
+        full[rows, model.positions] += write
         return full.view(output.shape)
+
+    return hook
+
+
+def _on_outer_block(stream: ResidualStream) -> Callable[..., None]:
+    def hook(block: nn.Module, _: tuple[Any, ...], output: Any) -> None:
+        stream.packs[block] = len(output) if isinstance(output, tuple) else 0
+
+    return hook
+
+
+def _on_reader(stream: ResidualStream) -> Callable[..., None]:
+    def hook(_: nn.Module, inputs: tuple[Any, ...], __: Any) -> None:
+        stream.reads.append(inputs[0])
 
     return hook
 

@@ -149,10 +149,10 @@ class Factors(Units):
         least = min(groups, key=lambda relation: len(groups[relation]))
         most = min(len(groups[least]) - self.spare, model.n_neurons)
         if self.k > most:
+            advice = f"expected at most {most}: {self.name}(k={most})" if most else "give the relation more prompts"
             raise MethodError(
                 f"{self.name}: k is {self.k}, but relation {least!r} has {len(groups[least])} prompts to fit on and a "
-                f"layer {model.n_neurons} neurons; "
-                + (f"expected at most {most}: {self.name}(k={most})." if most else "give the relation more prompts.")
+                f"layer {model.n_neurons} neurons; {advice}."
             )
         return {relation: self._view(model, group) for relation, group in groups.items()}
 

@@ -148,11 +148,11 @@ class UnitModel(NeuronModel):
         """The basis ``B`` of each clean vector: ``[prompt, layer, unit, neuron]``; ``vector = w @ B``."""
         _, own = self.units(batch)
         each = torch.eye(self.n_neurons, dtype=own.dtype, device=own.device)
-        rows = [
-            torch.stack([self.basis.decode(layer, each, o[layer].expand(len(each), -1)) for o in own])
-            for layer in range(self.n_layers)
-        ]
-        return torch.stack(rows, dim=1)
+        layers = []
+        for layer in range(self.n_layers):
+            bases = [self.basis.decode(layer, each, rest[layer].expand(len(each), -1)) for rest in own]
+            layers.append(torch.stack(bases))
+        return torch.stack(layers, dim=1)
 
     @contextmanager
     def edited(self, edits: dict[int, Edit]) -> Iterator[None]:
@@ -171,7 +171,8 @@ class UnitModel(NeuronModel):
 
     def _wrapped(self, layer: int, edit: Edit) -> Edit:
         def change(vectors: Tensor) -> Tensor:
-            rows, at = torch.arange(len(vectors), device=vectors.device), self.positions
+            rows = torch.arange(len(vectors), device=vectors.device)
+            at = self.positions
             coefficients, own = self.basis.encode(layer, vectors[rows, at])
             shown = vectors.new_full((*vectors.shape[:2], self.n_neurons), ELSEWHERE)
             shown[rows, at] = coefficients

@@ -34,7 +34,8 @@ def card_of(name: str, recipe: Recipe, facts: FactSet, seed: int, folder: Path) 
     folder : the model's files.
     """
     model = load_model(folder)
-    encoding, known = model.encode(facts), known_facts(model, facts)
+    encoding = model.encode(facts)
+    known = known_facts(model, facts)
     return {
         "name": name,
         "summary": recipe.summary,
@@ -70,11 +71,13 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
 
 def readme_of(card: dict[str, Any]) -> str:
     """The card as Markdown."""
-    trained, unseen, effect = card["accuracy"]["prompts"], card["accuracy"]["held_out"], card["effects"]
+    trained, unseen = card["accuracy"]["prompts"], card["accuracy"]["held_out"]
+    effect = card["effects"]
     kinds = [(kind.replace("_", " "), trained[kind], unseen[kind]) for kind in trained if kind != "by_relation"]
     relations = [(name, trained["by_relation"][name], unseen["by_relation"][name]) for name in trained["by_relation"]]
     texts = "" if card["kind"] == "masked" else " Only texts that end with the answer are put to a causal model."
     changes = [(label, f"{effect[key]:+.1%}") for key, label in EFFECTS.items()]
+    layers = ", ".join(f"layer {layer}: {count}" for layer, count in effect["layers"].items())
     parts = (
         f"# {card['name']}",
         card["summary"],
@@ -94,8 +97,7 @@ def readme_of(card: dict[str, Any]) -> str:
         "## Where the facts are",
         "Relative change of the mean p(answer) on held-out templates when activations at the answer position are "
         f"set to zero. {effect['facts']} known facts, {effect['neurons_per_fact']} neurons per fact "
-        f"({effect['facts_without_neurons']} facts without any, counted as no change); neurons by layer: "
-        f"{', '.join(f'layer {layer}: {count}' for layer, count in effect['layers'].items())}.",
+        f"({effect['facts_without_neurons']} facts without any, counted as no change); neurons by layer: {layers}.",
         _table(("what is changed", "p(answer)"), changes),
     )
     return "\n\n".join(parts) + "\n"
@@ -113,7 +115,10 @@ EFFECTS = {
 
 
 def _percent(rows: list[tuple[str, float | None, float | None]]) -> list[tuple[str, ...]]:
-    return [(name, *("–" if value is None else f"{value:.1%}" for value in values)) for name, *values in rows]
+    def text(value: float | None) -> str:
+        return "–" if value is None else f"{value:.1%}"
+
+    return [(name, text(first), text(second)) for name, first, second in rows]
 
 
 def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

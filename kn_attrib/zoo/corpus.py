@@ -129,9 +129,8 @@ def _thin(example: Example, share: float, dice: random.Random) -> Example:
 
 def _asked(row: int, example: Example, before: int = 0) -> list[tuple[int, int, int, int]]:
     """Row, position (``before`` tokens ahead of its own place), id and kind of each token of the answer."""
-    return [
-        (row, index - before, example.ids[index], kind(example, place)) for place, index in enumerate(example.answer)
-    ]
+    places = enumerate(example.answer)
+    return [(row, index - before, example.ids[index], kind(example, place)) for place, index in places]
 
 
 def _masked(chunk: list[Example], recipe: Recipe, mask_id: int, dice: random.Random) -> TrainingBatch:

@@ -35,6 +35,7 @@ def accuracy(model: NeuronModel, facts: FactSet, split: Split) -> dict[str, obje
     hits = (by_text(misses, prompts) == 0).tolist()
     rows = [(text.fact, hit) for text, hit in zip(texts_of(prompts), hits, strict=True)]
     times = Counter(fact.subject for fact in facts)
+    shared = [(fact, hit) for fact, hit in rows if times[fact.subject] > 1]
 
     def share(chosen: Iterable[bool]) -> float | None:
         found = list(chosen)
@@ -43,10 +44,8 @@ def accuracy(model: NeuronModel, facts: FactSet, split: Split) -> dict[str, obje
     return {
         "all": share(hit for _, hit in rows),
         "unambiguous": share(hit for fact, hit in rows if not fact.is_ambiguous),
-        "shared_subjects": share(hit for fact, hit in rows if times[fact.subject] > 1),
-        "shared_subjects_unambiguous": share(
-            hit for fact, hit in rows if times[fact.subject] > 1 and not fact.is_ambiguous
-        ),
+        "shared_subjects": share(hit for fact, hit in shared),
+        "shared_subjects_unambiguous": share(hit for fact, hit in shared if not fact.is_ambiguous),
         "two_token_answers": share(hit for fact, hit in rows if len(fact.answer.split()) == 2),
         "by_relation": {r: share(hit for fact, hit in rows if fact.relation == r) for r in facts.relations},
     }
@@ -99,11 +98,14 @@ def effects(model: NeuronModel, known: FactSet, seed: int, limit: int = FACTS_ME
     facts = known.spread(limit)
     prompts = model.encode(facts, "prompts").prompts
     held_out = model.encode(facts, "held_out").prompts
-    gradients, activations = (by_text(values, prompts, mean=True) for values in _scores(model, prompts))
+    by_query, active = _scores(model, prompts)
+    gradients = by_text(by_query, prompts, mean=True)
+    activations = by_text(active, prompts, mean=True)
     texts = texts_of(prompts)
     chosen = {f.id: _kept(gradients[_of(texts, f)]) for f in facts}
     loudest = {f.id: _top(activations[_of(texts, f)].mean(0), len(chosen[f.id])) for f in facts}
-    dice, everything = random.Random(seed), list(all_neurons(model))
+    dice = random.Random(seed)
+    everything = list(all_neurons(model))
     chance = {f.id: NeuronSet(dice.sample(everything, len(chosen[f.id]))) for f in facts}
     twins = {g.id: chosen[f.id] for f in facts for g in known if g.answer == f.answer and g.subject != f.subject}
     twin_texts = model.encode([f for f in known if f.id in twins], "held_out").prompts
@@ -135,7 +137,8 @@ def _kept(scores: Tensor) -> NeuronSet:
 
 def _top(values: Tensor, size: int) -> NeuronSet:
     width = values.shape[1]
-    return NeuronSet(Neuron(i // width, i % width) for i in values.flatten().topk(size).indices.tolist())
+    best = values.flatten().topk(size).indices.tolist()
+    return NeuronSet(Neuron(*divmod(index, width)) for index in best)
 
 
 def _scores(model: NeuronModel, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
@@ -145,7 +148,8 @@ def _scores(model: NeuronModel, prompts: Sequence[Prompt]) -> tuple[Tensor, Tens
     activations = torch.zeros_like(scores)
     for indices, batch in model.batches(prompts, ROWS // model.n_layers):
         activations[indices] = model.record(batch)
-        rows, forward = Rows.of(activations[indices]), PlainForward(model, batch)
+        rows = Rows.of(activations[indices])
+        forward = PlainForward(model, batch)
         total = torch.zeros_like(rows.activations)
         for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
             scaled = (rows.activations * float(node)).requires_grad_()
@@ -165,10 +169,12 @@ def _change(
             return ablate_layers(model)
         return scale_rows(model, [sets[fact.id] for fact in batch.facts], factor)
 
-    clean, edited = torch.zeros(len(prompts)), torch.zeros(len(prompts))
+    clean = torch.zeros(len(prompts))
+    edited = torch.zeros(len(prompts))
     for indices, batch in model.batches(prompts, ROWS):
         clean[indices] = model.answers(batch).logprob
         with context(batch):
             edited[indices] = model.answers(batch).logprob
-    before, after = (by_text(logprobs, prompts).exp().mean() for logprobs in (clean, edited))
+    before = by_text(clean, prompts).exp().mean()
+    after = by_text(edited, prompts).exp().mean()
     return round(float(after / before) - 1, 4)

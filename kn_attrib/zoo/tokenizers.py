@@ -97,8 +97,12 @@ def _words(facts: Iterable[Fact]) -> set[str]:
 
 def _complete(tokenizer: Tokenizer, word: str) -> None:
     """Append merges, of lowest rank, until ``word`` is one token; words that were one token stay so."""
-    while len(pieces := tokenizer.encode(word).tokens) > 1:
+    pieces = tokenizer.encode(word).tokens
+    while len(pieces) > 1:
+        first, second = pieces[:2]
         state = json.loads(tokenizer.model.__getstate__())
-        vocabulary, merges = state["vocab"], [tuple(pair) for pair in state["merges"]]
-        vocabulary.setdefault(pieces[0] + pieces[1], len(vocabulary))
-        tokenizer.model = models.BPE(vocabulary, [*merges, (pieces[0], pieces[1])])
+        vocabulary = state["vocab"]
+        vocabulary.setdefault(first + second, len(vocabulary))
+        merges = [tuple(pair) for pair in state["merges"]]
+        tokenizer.model = models.BPE(vocabulary, [*merges, (first, second)])
+        pieces = tokenizer.encode(word).tokens
