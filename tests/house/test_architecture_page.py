@@ -7,6 +7,7 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -88,6 +89,34 @@ def drawn() -> set[tuple[str, str]]:
 def test_the_diagram_is_the_code() -> None:
     assert drawn() == arrows()
     assert f"| {len(arrows())}, none up |" in PAGE
+
+
+def longest_chain() -> int:
+    """Files in the longest chain of imports."""
+    known = modules()
+    direct = {module: imported(file, known) - {module} for module, file in known.items()}
+
+    @cache
+    def length(module: str) -> int:
+        return 1 + max((length(other) for other in direct[module]), default=0)
+
+    return max(map(length, known))
+
+
+def test_the_figures_are_the_code(tiny: NeuronModel) -> None:
+    known = modules()
+    direct = [(a, b) for a, file in known.items() for b in imported(file, known) - {a}]
+    cells = dict(re.findall(r"^\| ([^|]+) \| [^|]+ \| ([^|]+) \|$", PAGE, flags=re.MULTILINE))
+    for folder in ("kn_attrib", "evaluation"):
+        assert cells[f"files in `{folder}/` itself"] == str(len(list((ROOT / folder).glob("*.py"))))
+        rooms = [init.parent for init in (ROOT / folder).glob("*/__init__.py") if not init.parent.is_symlink()]
+        fullest = max(len(list(room.glob("*.py"))) for room in rooms)
+        assert cells[f"rooms in `{folder}/`, files in the fullest"] == f"{len(rooms)}, {fullest}"
+    assert cells["files of code"] == str(len(known))
+    assert cells["longest chain of imports, in files"] == str(longest_chain())
+    assert cells["arrows between files"] == str(len(direct))
+    members = [name for name in dir(tiny) if not name.startswith("_")]
+    assert cells["public members of `NeuronModel`"] == str(len(members))
 
 
 def test_every_room_is_in_the_table() -> None:
