@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,9 +22,11 @@ from kn_attrib.errors import ConfigError
 from kn_attrib.evaluation.measure.known_facts import Selection, select_facts
 from kn_attrib.evaluation.records.folder import open_folder
 from kn_attrib.evaluation.records.journal import Entry
+from kn_attrib.evaluation.records.pages import CaptionedFigure, save_figures, write_page
 from kn_attrib.evaluation.records.progress import progress_bar
 from kn_attrib.evaluation.records.provenance import identity_of, jsonable, manifest_of, methods_of
 from kn_attrib.evaluation.records.result import Result
+from kn_attrib.evaluation.records.text import TitledTable
 from kn_attrib.facts.facts import Fact
 from kn_attrib.facts.loading import load_facts
 from kn_attrib.facts.prompts import Prompt
@@ -146,6 +148,26 @@ class Experiment(ABC, Generic[S, U, R]):
     def further(self, rows: Rows) -> dict[str, Any]:
         """What else the manifest records."""
         return {}
+
+    def tables(self, result: R) -> Iterable[TitledTable]:
+        """What is printed of a result and stands on its page; all means with their intervals, if not said otherwise."""
+        yield TitledTable(f"{self.name}: mean [95 % interval]", result.summary_text())
+
+    def figures(self, result: R) -> dict[str, CaptionedFigure]:
+        """Figures of a result, by name; none, if not said otherwise."""
+        return {}
+
+    def publish(self, result: R, folder: Path) -> Path:
+        """Write the figures (``figures/``) and the page (``report.html``) of a result; returns the page's path."""
+        figures = self.figures(result)
+        save_figures({name: each.figure for name, each in figures.items()}, folder / "figures")
+        title = f"{self.name.upper()}: {type(self).summary()}"
+        return write_page(folder / "report.html", title, self.tables(result), figures, result.manifest)
+
+    @classmethod
+    def summary(cls) -> str:
+        """First line of the class's docstring."""
+        return (cls.__doc__ or "").strip().split("\n")[0]
 
     def select(self) -> Selection:
         """Ask the model for all facts."""

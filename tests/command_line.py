@@ -1,4 +1,4 @@
-"""RunningRows the command line in this process."""
+"""Running the command line in this process."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -16,8 +16,12 @@ from kn_attrib.evaluation.experiment import Experiment, ExperimentSettings, Fact
 from kn_attrib.evaluation.measure.known_facts import Candidate, queries_of
 from kn_attrib.evaluation.measure.perplexity import perplexity
 from kn_attrib.evaluation.measure.plain_text import sentences_of
+from kn_attrib.evaluation.protocols.figures import INTERVALS, change_by_method
 from kn_attrib.evaluation.protocols.rankings import share_of, top_of_layers
 from kn_attrib.evaluation.protocols.result import ProtocolResult
+from kn_attrib.evaluation.protocols.tables import deletion_tables
+from kn_attrib.evaluation.records.pages import CaptionedFigure
+from kn_attrib.evaluation.records.text import TitledTable
 from kn_attrib.facts.prompts import Text, by_text
 from kn_attrib.interventions.activations import suppress
 from kn_attrib.models.neuron_model import NeuronModel
@@ -166,7 +170,7 @@ class Case(NamedTuple):
 
 
 class DeletionProtocol(Experiment[DeletionSettings, Case, ProtocolResult]):
-    """DEL on the facts of one model; see `run_deletion`."""
+    """Each layer's top neurons dropped: is the fact forgotten, and nothing else?"""
 
     name = "del"
     columns = ("method", "ratio", "group", "metric")
@@ -244,6 +248,15 @@ class DeletionProtocol(Experiment[DeletionSettings, Case, ProtocolResult]):
     def further(self, rows: Rows) -> dict[str, Any]:
         """The sentences that perplexity is of."""
         return {"protocol": self.name, "sentences": self.sentences}
+
+    def tables(self, result: ProtocolResult) -> Iterator[TitledTable]:
+        """What dropping each method's neurons changes, at each ratio."""
+        return deletion_tables(result)
+
+    def figures(self, result: ProtocolResult) -> dict[str, CaptionedFigure]:
+        """Change of accuracy by method."""
+        caption = "Change of the share of answers that are on top when a method's neurons are dropped at all tokens."
+        return {"accuracy": CaptionedFigure(change_by_method(result), f"{caption} {INTERVALS}")}
 
     def result(self, rows: Rows, manifest: dict[str, Any]) -> ProtocolResult:
         """Rows, facts, and the neurons that were dropped."""

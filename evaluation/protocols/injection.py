@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -13,9 +13,13 @@ from torch import Tensor
 from kn_attrib.errors import ConfigError, unknown
 from kn_attrib.evaluation.experiment import Experiment, ExperimentSettings, Facts, Methods, Option, Rows
 from kn_attrib.evaluation.measure.known_facts import Candidate, queries_of
+from kn_attrib.evaluation.protocols.figures import INTERVALS, recall_by_method
 from kn_attrib.evaluation.protocols.finetune import Injection, inject
 from kn_attrib.evaluation.protocols.rankings import recall, share_of, top_of_layers, top_of_model
 from kn_attrib.evaluation.protocols.result import ProtocolResult
+from kn_attrib.evaluation.protocols.tables import injection_tables
+from kn_attrib.evaluation.records.pages import CaptionedFigure
+from kn_attrib.evaluation.records.text import TitledTable
 from kn_attrib.facts.facts import Fact, FactSet
 from kn_attrib.facts.prompts import Prompt
 from kn_attrib.interventions.value_vectors import write_values
@@ -146,7 +150,7 @@ class Case(NamedTuple):
 
 
 class InjectionProtocol(Experiment[InjectionSettings, Case, ProtocolResult]):
-    """INJ on the facts of one model; see `run_injection`."""
+    """Facts injected into random value vectors: which methods find them?"""
 
     name = "inj"
     columns = ("method", "ratio", "k", "scope", "truth", "metric")
@@ -241,6 +245,18 @@ class InjectionProtocol(Experiment[InjectionSettings, Case, ProtocolResult]):
             "reached": {str(ratio): sum(each) for ratio, each in tried.items()},
             "tried": {str(ratio): len(each) for ratio, each in tried.items()},
         }
+
+    def tables(self, result: ProtocolResult) -> Iterator[TitledTable]:
+        """Recall at each ratio."""
+        return injection_tables(result)
+
+    def figures(self, result: ProtocolResult) -> dict[str, CaptionedFigure]:
+        """Recall by method; none where nothing was injected."""
+        if result.rows.empty:
+            return {}
+        what = "Share of the neurons injected into that a method ranks among each layer's top k %: mean over facts."
+        caption = f"{what} Broken lines: what a random ranking finds on average. {INTERVALS}"
+        return {"recall": CaptionedFigure(recall_by_method(result), caption)}
 
     def result(self, rows: Rows, manifest: dict[str, Any]) -> ProtocolResult:
         """Rows, facts with what was injected, and neurons."""

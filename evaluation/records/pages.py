@@ -1,14 +1,27 @@
-"""HTML pages: templates that escape everything, and figures as inline SVG."""
+"""HTML pages: templates that escape everything, figures as files and as inline SVG, the page of an experiment."""
 
 from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
+
+from kn_attrib.evaluation.records.text import TitledTable
+from kn_attrib.store import atomic_path, write_text
+
+
+class CaptionedFigure(NamedTuple):
+    """A figure and what is said under it."""
+
+    figure: Figure
+    caption: str
 
 
 def environment() -> Environment:
@@ -29,3 +42,26 @@ def svg(figure: Figure, name: str) -> Markup:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\g<1>{name}-", text)
     return Markup(text)  # made by matplotlib from numbers and escaped labels
+
+
+def save_figures(figures: Mapping[str, Figure], folder: Path) -> None:
+    """Write each figure as SVG and as PNG, under its name."""
+    for name, figure in figures.items():
+        with atomic_path(folder / f"{name}.svg") as svg_file:
+            figure.savefig(svg_file)
+        with atomic_path(folder / f"{name}.png") as png_file:
+            figure.savefig(png_file, dpi=150)
+
+
+def write_page(
+    path: Path,
+    title: str,
+    tables: Iterable[TitledTable],
+    figures: Mapping[str, CaptionedFigure],
+    manifest: Mapping[str, Any],
+) -> Path:
+    """Write the page of an experiment, one self-contained HTML file: figures, tables, manifest; returns its path."""
+    drawn = [(each.caption, svg(each.figure, name)) for name, each in figures.items()]
+    template = environment().get_template("experiment.html")
+    write_text(path, template.render(title=title, tables=list(tables), figures=drawn, manifest=manifest))
+    return path

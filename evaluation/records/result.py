@@ -65,6 +65,16 @@ class Result:
         summary: pd.DataFrame = summarise_facts(self._wide(self.rows, self.columns), self.seed).reset_index()
         return summary
 
+    def summary_text(self) -> pd.DataFrame:
+        """`summary` by method, with means and intervals as text."""
+        found = self.summary
+        bounds = zip(found["mean"], found["low"], found["high"], strict=True)
+        text = found.assign(
+            mean=[interval_text(*bound, percent=False) for bound in bounds], n=found.n.map("{:.0f}".format)
+        )
+        shown: pd.DataFrame = text.drop(columns=["low", "high"]).set_index("method")
+        return shown
+
     def cell(self, **where: object) -> pd.DataFrame:
         """Rows of `summary` with the given column values.
 

@@ -12,7 +12,8 @@ from kn_attrib.evaluation.planted.benchmark import benchmark
 from kn_attrib.evaluation.planted.page import page
 from kn_attrib.evaluation.planted.result import METRICS, PlantedResult
 from kn_attrib.evaluation.planted.suite import MODELS, SHIPPED
-from kn_attrib.store import atomic_path, write_text
+from kn_attrib.evaluation.records.pages import save_figures
+from kn_attrib.store import write_text
 
 NAME = "benchmark"
 
@@ -52,10 +53,7 @@ def command(
 def _publish(result: PlantedResult, plants: Path, out: Path) -> None:
     result.save(out, overwrite=True)
     write_text(out / "planted.md", page(result, plants))
-    figure = result.plot()
-    for suffix in ("svg", "png"):
-        with atomic_path(out / f"planted.{suffix}") as path:
-            figure.savefig(path, dpi=150)
+    save_figures({"planted": result.plot()}, out)
     # The intervals are in the page: a terminal has no room for them in every cell.
     title = "Average precision of planted neurons: means"
     screen.show_frame(result.table().map("{:.2f}".format), title)

@@ -1,9 +1,9 @@
-"""Commands made from experiments: their settings are the options, their titled tables what is printed."""
+"""Commands made from experiments: their settings are the options, their tables what is printed."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import NoneType
@@ -13,7 +13,7 @@ import typer
 
 from kn_attrib.cli import options, screen
 from kn_attrib.evaluation.experiment import Experiment, ExperimentSettings, Option
-from kn_attrib.evaluation.records.text import TitledTable, markdown
+from kn_attrib.evaluation.records.text import markdown
 
 COMMON = (
     ("relations", options.Relations, ""),
@@ -95,7 +95,6 @@ def add_experiment(
     app: typer.Typer,
     experiment: type[Experiment[Any, Any, Any]],
     settings: type[ExperimentSettings],
-    tables: Callable[[Any], Iterable[TitledTable]],
     methods: Sequence[str],
     help: str,
     model: str = "zoo:gpt2-facts",
@@ -104,7 +103,6 @@ def add_experiment(
 
     Parameters
     ----------
-    tables : what is printed of a result.
     methods : run by default.
     help : what the command says of itself.
     model : run on by default.
@@ -131,9 +129,11 @@ def add_experiment(
             out,
             given["overwrite"],
         )
-        for title, table in tables(_finished(run, out)):
+        result = _finished(run)
+        for title, table in run.tables(result):
             _show(title, table, given["markdown_tables"])
-        typer.echo(f"Rows, facts, neurons and manifest: {out}")
+        page = run.publish(result, out)
+        typer.echo(f"Rows, figures and manifest: {out}\nReport: {page}")
 
     vars(command)["__signature__"] = inspect.Signature(parameters)
     command.__annotations__ = {each.name: each.annotation for each in parameters}
@@ -144,11 +144,12 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def _finished(run: Experiment[Any, Any, Any], out: Path) -> Any:
+def _finished(run: Experiment[Any, Any, Any]) -> Any:
     try:
         return run.run()
     except KeyboardInterrupt as interrupt:
-        typer.echo(f"Interrupted. What was finished is kept in {out}; the same command goes on from there.", err=True)
+        where = run.journal.folder
+        typer.echo(f"Interrupted. What was finished is kept in {where}; the same command goes on from there.", err=True)
         raise typer.Exit(130) from interrupt
 
 

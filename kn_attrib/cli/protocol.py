@@ -6,7 +6,6 @@ import typer
 
 from kn_attrib.cli.experiment import add_experiment
 from kn_attrib.evaluation.protocols import deletion, injection
-from kn_attrib.evaluation.protocols.tables import deletion_tables, injection_tables
 
 NAME = "protocol"
 app = typer.Typer(
@@ -18,7 +17,6 @@ add_experiment(
     app,
     injection.InjectionProtocol,
     injection.InjectionSettings,
-    injection_tables,
     injection.METHODS,
     """INJ: inject new facts into random value vectors and see which methods find them.
 
@@ -29,7 +27,6 @@ add_experiment(
     app,
     deletion.DeletionProtocol,
     deletion.DeletionSettings,
-    deletion_tables,
     deletion.METHODS,
     """DEL: drop each layer's top neurons and see whether the fact is forgotten, and nothing else.
 

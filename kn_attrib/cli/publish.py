@@ -5,27 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import typer
-from matplotlib.figure import Figure
 
 from kn_attrib.cli import screen
 from kn_attrib.evaluation import Comparison
+from kn_attrib.evaluation.records.pages import save_figures
 from kn_attrib.evaluation.report.figures import figures_of
 from kn_attrib.evaluation.report.grid import Grid
 from kn_attrib.evaluation.report.leaderboard import has_leaderboard, leaderboard_text
 from kn_attrib.evaluation.report.questions import answers
-from kn_attrib.store import atomic_path
 
 
 def publish(comparison: Comparison, out: Path) -> None:
     """Write figures and report, and print the tables."""
-    figures: dict[str, Figure] = {}
-    for name in figures_of(comparison):
-        figure = comparison.plot(name)
-        figures[name] = figure
-        with atomic_path(out / "figures" / f"{name}.svg") as svg:
-            figure.savefig(svg)
-        with atomic_path(out / "figures" / f"{name}.png") as png:
-            figure.savefig(png, dpi=150)
+    figures = {name: draw() for name, draw in figures_of(comparison).items()}
+    save_figures(figures, out / "figures")
     report = comparison.report(out / "report.html", figures)
     _print_facts(comparison)
     typer.echo(comparison.verdict() + "\n")
@@ -71,10 +64,7 @@ def _print_tables(comparison: Comparison) -> None:
 
 def publish_grid(grid: Grid, out: Path) -> None:
     """Write a grid's figure and page, and print its main effects."""
-    figure = grid.plot()
-    for ending in ("svg", "png"):
-        with atomic_path(out / "figures" / f"effects.{ending}") as file:
-            figure.savefig(file, dpi=150)
+    save_figures({"effects": grid.plot()}, out / "figures")
     report = grid.report(out / "report.html")
     title = "Main effects: relative change of p(answer) on held-out paraphrases, refined neurons [95 % interval]"
     screen.show_frame(grid.table(), title)

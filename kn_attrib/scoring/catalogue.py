@@ -35,7 +35,7 @@ def entry(name: str) -> str:
     if others:
         named = ", ".join(f"`{other}`" for other in others)
         lines += ["", f"Also registered as {named}."]
-    lines += ["", f"FittedScorer on: {_needs(cls)}."]
+    lines += ["", f"Fitted on: {_needs(cls)}."]
     if cls.defaults():
         defaults = ", ".join(f"`{k}={v!r}`" for k, v in cls.defaults().items())
         lines += ["", f"Defaults: {defaults}.", "", _definitions(sections.pop("Parameters", ""))]

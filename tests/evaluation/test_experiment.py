@@ -20,6 +20,8 @@ from kn_attrib.evaluation.measure.known_facts import Candidate
 from kn_attrib.evaluation.protocols.deletion import DeletionProtocol, DeletionSettings
 from kn_attrib.evaluation.protocols.injection import InjectionProtocol, InjectionSettings
 from kn_attrib.evaluation.protocols.result import ProtocolResult
+from kn_attrib.evaluation.records.pages import CaptionedFigure
+from kn_attrib.evaluation.records.style import new_figure
 from kn_attrib.evaluation.records.text import TitledTable
 
 Load = Callable[..., NeuronModel]
@@ -189,13 +191,20 @@ def test_settings_become_options_of_their_kind(tmp_path: Path) -> None:
 def app() -> typer.Typer:
     made = typer.Typer(rich_markup_mode=None)
 
-    def tables(result: ProtocolResult) -> list[TitledTable]:
-        return [TitledTable("numbers", result.table("metric", percent=False)), TitledTable("nothing more")]
-
     class Silent(Counting):
+        """Counts <b>prompts</b>."""
+
         measured: list[str] = []  # noqa: RUF012  # as many runs as there are tests
 
-    add_experiment(made, Silent, CountingSettings, tables, ["activation"], "Count prompts.")
+        def tables(self, result: ProtocolResult) -> list[TitledTable]:
+            return [*super().tables(result), TitledTable("nothing more")]
+
+        def figures(self, result: ProtocolResult) -> dict[str, CaptionedFigure]:
+            figure, axes = new_figure(3, 2)
+            axes.plot(result.rows.value)
+            return {"values": CaptionedFigure(figure, "All values.")}
+
+    add_experiment(made, Silent, CountingSettings, ["activation"], "Count prompts.")
     made.command("other")(lambda: None)  # one command alone would have no name
     return made
 
@@ -217,9 +226,15 @@ def test_a_command_is_made_from_an_experiment(app: typer.Typer, tmp_path: Path) 
     ]
     done = CliRunner().invoke(app, asked, catch_exceptions=False)
     assert done.exit_code == 0
-    assert "numbers" in done.output
+    assert "counting: mean [95 % interval]" in done.output
     assert "activation" in done.output
     assert "nothing more" in done.output
+    assert (tmp_path / "run" / "figures" / "values.png").stat().st_size > 0
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "COUNTING: Counts &lt;b&gt;prompts&lt;/b&gt;." in page
+    assert "<figcaption>All values.</figcaption>" in page
+    assert "nothing more" in page
+    assert "zoo:gpt2-facts (GPT2LMHeadModel, 4 layers" in page
     assert ProtocolResult.load(tmp_path / "run").manifest["settings"]["limit"] == 2
     with pytest.raises(ConfigError, match="kind is 'c'"):
         CliRunner().invoke(app, [*asked, "--kind", "c", "--overwrite"], catch_exceptions=False)

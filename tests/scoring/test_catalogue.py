@@ -20,7 +20,7 @@ def test_the_committed_page_is_what_the_docstrings_say() -> None:
 def test_an_entry_has_definition_parameters_and_reference(name: str) -> None:
     text, cls = entry(name), get_method(name)
     assert text.startswith(f"## {name}\n\n{cls.summary()}")
-    assert "``" in text.split("FittedScorer on:")[0]  # a formula
+    assert "``" in text.split("Fitted on:")[0]  # a formula
     for parameter in cls.defaults():
         assert f"- `{parameter}`: " in text
     assert "Reference: " in text
