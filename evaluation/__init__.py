@@ -8,6 +8,7 @@ never import one another.
 from kn_attrib.evaluation.comparison.compare import DEFAULT_METHODS, ComparisonInterrupted, compare
 from kn_attrib.evaluation.comparison.grid import Factor, compare_grid
 from kn_attrib.evaluation.experiment import Experiment, ExperimentSettings
+from kn_attrib.evaluation.measure.parameter_randomisation import parameter_randomisation
 from kn_attrib.evaluation.measure.perplexity import perplexity
 from kn_attrib.evaluation.planted.benchmark import benchmark
 from kn_attrib.evaluation.planted.plant import Plant
@@ -40,6 +41,7 @@ __all__ = [
     "benchmark",
     "compare",
     "compare_grid",
+    "parameter_randomisation",
     "perplexity",
     "plant",
     "run_deletion",

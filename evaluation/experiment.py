@@ -265,6 +265,6 @@ def scorers_of(methods: Methods) -> dict[str, Scorer]:
     for label, method in found.items():
         if method.units is not None:
             raise ConfigError(
-                f"{label!r} scores other units; this protocol changes value vectors, so name it without '@…'."
+                f"{label!r} scores other units; this experiment is about neurons, so name it without '@…'."
             )
     return {label: method.scorer for label, method in found.items()}

@@ -41,7 +41,7 @@ ROW = (
 # Groups: which texts are asked.
 
 Group = Literal["target", "same_object", "same_subject", "same_relation", "other_relation", "plain_text"]
-"""The fact's own held-out paraphrases, and five groups of texts that its neurons should not change."""
+"""The fact's own held-out paraphrases, and groups of texts that its neurons should not change."""
 GROUPS: tuple[Group, ...] = get_args(Group)
 GROUP_NAMES = {
     "target": "this fact",

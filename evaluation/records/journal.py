@@ -1,4 +1,4 @@
-"""What a comparison has finished so far: on disk where a folder is given, so that a killed run goes on where it was."""
+"""What a run has finished so far: on disk where a folder is given, so that a killed run goes on where it was."""
 
 from __future__ import annotations
 

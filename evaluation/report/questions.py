@@ -132,7 +132,8 @@ def _listed(methods: Sequence[str], gaps: dict[str, Difference], p: dict[str, fl
 
 
 def _whose_neurons(comparison: ComparisonRows) -> Answer:
-    question = "Are these neurons of the fact, of the answer word, of the subject, or of the relation?"
+    first, last = [f"of {name}" for name in OF.values()][:-1], list(OF.values())[-1]
+    question = f"Are these neurons of the fact, {', '.join(first)}, or of {last}?"
     best = strongest(comparison, "refined")
     target = effects(comparison, "refined", "method", "target", [best])
     parts, moved, partly = [], [], []
@@ -153,9 +154,9 @@ def _whose_neurons(comparison: ComparisonRows) -> Answer:
     own = _percent(*_mean_interval(comparison, target))
     text = f"{best}'s refined neurons change the fact itself by {own} (n = {len(target)}); {'; '.join(parts)}."
     if moved:
-        return Answer(question, f"{text} So they are mostly neurons of {' and '.join(moved)}, not of the fact.", "no")
+        return Answer(question, f"{text} So they are mostly neurons of {_and(moved)}, not of the fact.", "no")
     if partly:
-        return Answer(question, f"{text} So they are partly neurons of {' and '.join(partly)}.", "mixed")
+        return Answer(question, f"{text} So they are partly neurons of {_and(partly)}.", "mixed")
     return Answer(question, f"{text} So they belong to the fact more than to any of these.", "yes")
 
 
@@ -237,6 +238,12 @@ def _mean_interval(comparison: ComparisonRows, frame: pd.DataFrame) -> tuple[flo
 def _ratio(comparison: ComparisonRows, part: pd.Series, whole: pd.Series) -> tuple[float, float, float]:
     """A ratio of means on the same facts, with its 95 % interval from paired resamples."""
     return ratio_interval(part.to_numpy(dtype=float), whole.to_numpy(dtype=float), relations_of(part), comparison.seed)
+
+
+def _and(names: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _named(selection: str) -> str:

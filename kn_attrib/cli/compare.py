@@ -14,12 +14,13 @@ from kn_attrib.evaluation.comparison.grid import Factor, compare_grid
 from kn_attrib.evaluation.vocabulary import BASIC, CONTROLS, EVERYWHERE
 from kn_attrib.facts.facts import FactSet
 from kn_attrib.models.neuron_model import NeuronModel
-from kn_attrib.scoring.method_specs import expanded
+from kn_attrib.scoring.method_specs import UNITS, expanded
 
 NAME = "compare"
+OTHER_UNITS = ", ".join(f"@{kind}" for kind in UNITS)
 METHODS = (
-    "Methods separated by commas: name, name:preset or name(param=value), with @nmf, @pca(k=8) or @heads to score "
-    "these instead of neurons; 'all' stands for all that score neurons."
+    f"Methods separated by commas: name, name:preset or name(param=value), with {OTHER_UNITS} (such as @pca(k=8)) to "
+    "score these instead of neurons; 'all' stands for all that score neurons."
 )
 INTERVENTIONS = f"Some of {', '.join(BASIC)}, each also as NAME{EVERYWHERE} (commas)."
 GRID = (

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from kn_attrib import FactSet, NeuronModel, score, suppress
+from kn_attrib import FactSet, NeuronModel, get_method, score, suppress
+from kn_attrib.errors import NeuronError
 from kn_attrib.models.neuron_model import all_neurons
 
 ROOT = Path(__file__).parents[2]
@@ -87,8 +88,12 @@ def drawn() -> set[tuple[str, str]]:
 
 
 def test_the_diagram_is_the_code() -> None:
-    assert drawn() == arrows()
-    assert f"| {len(arrows())}, none up |" in PAGE
+    missing, too_many = arrows() - drawn(), drawn() - arrows()
+    assert not missing | too_many, f"the diagram lacks {sorted(missing)} and has {sorted(too_many)} too many"
+
+
+def test_nothing_is_left_to_fill_in() -> None:
+    assert re.findall(r"@[A-Z]+@", PAGE) == []
 
 
 def longest_chain() -> int:
@@ -116,11 +121,15 @@ def test_the_house_has_not_become_worse(tiny: NeuronModel) -> None:
 def test_every_room_is_in_the_table() -> None:
     rooms = {room for arrow in arrows() for room in arrow} - {", ".join(ROOT_FILES)}
     for room in rooms:
-        assert f"| `{room if room.endswith('.py') else room + '/'}` |" in PAGE
+        name = room if room.endswith(".py") else f"{room}/"
+        assert f"| `{name}` |" in PAGE, f"the table of rooms lacks {name}"
 
 
 def test_every_file_that_is_named_exists() -> None:
-    named = set(re.findall(r"`((?:kn_attrib|methods|evaluation|tests|docs)/[\w/]+\.\w+)", PAGE)) - {"methods/NAME.py"}
+    named = set(re.findall(r"`((?:kn_attrib|methods|evaluation|tests|docs)/[\w/]+\.\w+)", PAGE)) - {
+        "methods/NAME.py",
+        "kn_attrib/cli/NAME.py",
+    }
     short = set(re.findall(r"`((?:facts|models|forward|interventions|techniques|scoring|statistics)/[\w/]+\.py)", PAGE))
     named -= {"kn_attrib/units/NAME.py"}
     assert len(named) > 15
@@ -145,10 +154,12 @@ def recipes(registry: object) -> Iterator[dict[str, Any]]:
 def test_the_scorer_of_the_recipe_scores(recipes: dict[str, Any], tiny: NeuronModel, facts: FactSet) -> None:
     found, activation = (score(tiny, facts[0], method).values for method in ("squared_activation", "activation"))
     torch.testing.assert_close(found, activation**2)
+    assert get_method("squared_activation").reference
+    assert get_method("squared_activation").summary()
 
 
 def test_the_units_of_the_recipe_are_units(recipes: dict[str, Any], tiny: NeuronModel, facts: FactSet) -> None:
-    view = recipes["Blocks"](n=6).views(tiny, tiny.encode(facts).prompts)["capital"]
+    view = recipes["Signs"]().views(tiny, tiny.encode(facts).prompts)["capital"]
     _, batch = next(iter(tiny.batches(tiny.encode(facts[0]).prompts)))
     coefficients, _ = view.units(batch)
     vectors = torch.einsum("plu,plun->pln", coefficients, view.directions(batch))
@@ -167,5 +178,7 @@ def test_the_experiment_of_the_recipe_runs(
     found = run.run()
     assert found.rows.value.between(0, 1).all()
     assert found.rows.groupby("method").size().to_dict() == {"activation": len(facts), "random": len(facts)}
+    with pytest.raises(NeuronError, match="k is 1000; expected 1 to 144"):
+        recipes["Stability"](tiny, facts, ["random"], recipes["StabilitySettings"](k=1000))
     again = recipes["StabilityResult"].load(tmp_path)
     assert again.text_table("metric").index.tolist() == ["activation", "random"]

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import kn_attrib
+from kn_attrib.cli import app
+from kn_attrib.models.architectures import ARCHITECTURES
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
@@ -30,3 +32,18 @@ def test_python_blocks_run_in_order(
 def test_public_names_exist() -> None:
     for name in kn_attrib.__all__:
         assert getattr(kn_attrib, name) is not None
+
+
+def test_the_readme_names_every_method_and_counts_the_types() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme[readme.index("| family | methods |") :].split("\n\n")[0]
+    named = {name.split("(")[0] for name in re.findall(r"`(\w+)`", re.sub(r"\([^)]*\)", "", table))}
+    own = {name for name in kn_attrib.list_methods() if kn_attrib.get_method(name).__module__.startswith("kn_attrib.")}
+    assert named == own
+    assert f"[{len(ARCHITECTURES)} types]" in readme
+
+
+def test_the_readme_names_every_command() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    groups = {group.name for group in app.registered_groups}
+    assert set(re.findall(r"\| `kn-attrib (\w+)` \|", readme)) == {c.name for c in app.registered_commands} | groups

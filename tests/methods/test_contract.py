@@ -71,7 +71,7 @@ class TestContract:
     def test_scorers_are_frozen_and_documented(self, name: str) -> None:
         cls = get_method(name)
         assert cls.summary()
-        assert cls.reference
+        assert cls.reference, f"{cls.__name__} has no class attribute `reference` that names its paper"
         for parameter in cls.defaults():
             assert f"{parameter} :" in (cls.__doc__ or "")
             with pytest.raises(FrozenInstanceError):

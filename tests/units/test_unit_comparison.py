@@ -19,7 +19,7 @@ from kn_attrib.errors import ConfigError, MethodError, ModelError
 from kn_attrib.evaluation import Comparison
 from kn_attrib.evaluation.comparison.control_neurons import control_set
 from kn_attrib.methods import Ablation, Activation, IntegratedGradients, LayerConductance
-from kn_attrib.scoring.method_specs import Method, make_method, make_units
+from kn_attrib.scoring.method_specs import UNITS, Method, make_method, make_units
 from kn_attrib.scoring.registry import make_scorer
 from kn_attrib.store import read_json
 from kn_attrib.units.factors import NMF, PCA, NonNegative
@@ -185,7 +185,7 @@ def test_methods_and_units_are_read_in_one_place() -> None:
             r"not units \('heads'\): it looks into feed-forward blocks, .*; use it without '@…'",
         ),
         ("restoration@pca", r"'restoration' scores neurons only, .* puts one prompt's activations into another"),
-        ("activation@nfm", r"unknown units 'nfm'. Did you mean 'nmf'\? Known: heads, nmf, pca"),
+        ("activation@nfm", rf"unknown units 'nfm'. Did you mean 'nmf'\? Known: {', '.join(sorted(UNITS))}"),
         ("activation@nmf(n=3)", r"nmf: unknown parameter 'n'"),
         ("activation@nmf(k=0)", r"nmf: k is 0; expected at least 1"),
         ("activation@pca(k='many')", r"pca: parameter 'k' is 'many'; expected int"),

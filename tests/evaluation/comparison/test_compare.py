@@ -128,9 +128,15 @@ def test_rows_are_complete(comparison: Comparison, world_of_two: FactSet) -> Non
     assert (cells == 9).all()
     # Refined sets have all controls, budgets the two random ones.
     refined = cells[cells.index.get_level_values("selection") == "refined"]
-    assert len(refined) == 8 * 3 * 2 * (len(GROUPS) + len(CONTROLS))
-    assert len(cells) - len(refined) == 8 * 3 * 2 * 2 * (len(GROUPS) + 2)
-    assert set(rows.group) == set(GROUPS)
+    own = cells[cells.index.get_level_values("neurons") == "method"]
+    groups = own.groupby(level=["fact", "method", "selection", "intervention"]).size()
+    assert len(groups) == 8 * 3 * 3 * 2  # facts, methods, selections, interventions
+    assert len(refined) == groups.sum() / 3 + 8 * 3 * 2 * len(CONTROLS)
+    assert len(cells) - len(refined) == 2 * groups.sum() / 3 + 2 * 8 * 3 * 2 * 2
+    # Each of these has texts for every fact here.
+    always = {"target", "same_object", "same_subject", "same_relation", "other_relation", "plain_text"}
+    assert groups.min() >= len(always)
+    assert always <= set(rows.group) <= set(GROUPS)
     assert rows.value.notna().all()
 
 

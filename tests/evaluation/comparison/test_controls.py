@@ -11,14 +11,14 @@ import torch
 
 from kn_attrib import FactSet, NeuronModel, NeuronSet, amplify, set_activation, suppress
 from kn_attrib.errors import ConfigError
-from kn_attrib.evaluation.comparison.control_facts import group_prompts
+from kn_attrib.evaluation.comparison.control_facts import MEMBERS, group_prompts
 from kn_attrib.evaluation.comparison.control_neurons import SelectedNeurons, matched_set, strengths
 from kn_attrib.evaluation.measure.interventions import Change, Interventions
 from kn_attrib.evaluation.measure.known_facts import Selection, select_facts
 from kn_attrib.evaluation.measure.metrics import effect
 from kn_attrib.evaluation.measure.outcomes import Evaluator, Job, Outcome
 from kn_attrib.evaluation.measure.plain_text import given_sentences, plain_texts, sentences_of
-from kn_attrib.evaluation.vocabulary import check_controls, check_interventions
+from kn_attrib.evaluation.vocabulary import GROUP_NAMES, GROUPS, check_controls, check_interventions
 from kn_attrib.neurons import Neuron
 from kn_attrib.techniques.deciles import deciles
 
@@ -187,3 +187,8 @@ def test_a_users_own_sentences(model: NeuronModel) -> None:
     assert [t.fact.answer for t in texts] in (["people"], ["lies"], ["in"], ["Rome"])  # zebras are unknown
     with pytest.raises(ConfigError, match="plain_text holds no sentence"):
         given_sentences(["  "])
+
+
+def test_every_group_of_facts_says_who_is_in_it() -> None:
+    assert ("target", *MEMBERS, "plain_text") == GROUPS
+    assert set(GROUPS) <= set(GROUP_NAMES)
