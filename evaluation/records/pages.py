@@ -45,10 +45,10 @@ def svg(figure: Figure, name: str) -> Markup:
 
 
 def save_figures(figures: Mapping[str, Figure], folder: Path) -> None:
-    """Write each figure as SVG and as PNG, under its name."""
+    """Write each figure as SVG and as PNG, under its name; the same figure gives the same files."""
     for name, figure in figures.items():
-        with atomic_path(folder / f"{name}.svg") as svg_file:
-            figure.savefig(svg_file)
+        with atomic_path(folder / f"{name}.svg") as svg_file, mpl.rc_context({"svg.hashsalt": "kn_attrib"}):
+            figure.savefig(svg_file, metadata={"Date": None})
         with atomic_path(folder / f"{name}.png") as png_file:
             figure.savefig(png_file, dpi=150)
 

@@ -14,7 +14,8 @@ import pytest
 from kn_attrib import FactSet, NeuronModel, compare
 from kn_attrib.errors import ConfigError
 from kn_attrib.evaluation import Comparison
-from kn_attrib.evaluation.records.pages import svg
+from kn_attrib.evaluation.records.pages import save_figures, svg
+from kn_attrib.evaluation.records.style import new_figure
 from kn_attrib.evaluation.report.figures import FIGURES
 
 
@@ -104,3 +105,13 @@ def test_frame_is_flat(comparison: Comparison) -> None:
     assert {"fact", "method", "selection", "neurons", "intervention", "group", "metric", "value"} <= set(frame)
     frame["value"] = 0
     assert (comparison.rows.value != 0).any()
+
+
+def test_saved_figures_are_the_same_every_time(tmp_path: Path) -> None:
+    figure, axes = new_figure(3, 2)
+    axes.plot([0, 1], [1, 0], clip_on=True)
+    for name in ("first", "second"):
+        save_figures({"line": figure}, tmp_path / name)
+    for ending in ("svg", "png"):
+        first, second = (tmp_path / name / f"line.{ending}" for name in ("first", "second"))
+        assert first.read_bytes() == second.read_bytes()
