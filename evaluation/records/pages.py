@@ -45,7 +45,7 @@ def svg(figure: Figure, name: str) -> Markup:
 
 
 def save_figures(figures: Mapping[str, Figure], folder: Path) -> None:
-    """Write each figure as SVG and as PNG, under its name; the same figure gives the same files."""
+    """Write each figure as SVG and as PNG, under its name; drawn anew, it gives the same files."""
     for name, figure in figures.items():
         with atomic_path(folder / f"{name}.svg") as svg_file, mpl.rc_context({"svg.hashsalt": "kn_attrib"}):
             figure.savefig(svg_file, metadata={"Date": None})

@@ -108,9 +108,9 @@ def test_frame_is_flat(comparison: Comparison) -> None:
 
 
 def test_saved_figures_are_the_same_every_time(tmp_path: Path) -> None:
-    figure, axes = new_figure(3, 2)
-    axes.plot([0, 1], [1, 0], clip_on=True)
     for name in ("first", "second"):
+        figure, axes = new_figure(3, 2)
+        axes.plot([0, 1], [1, 0])
         save_figures({"line": figure}, tmp_path / name)
     for ending in ("svg", "png"):
         first, second = (tmp_path / name / f"line.{ending}" for name in ("first", "second"))
