@@ -7,6 +7,9 @@ from pathlib import Path
 from kn_attrib.errors import StoreError
 from kn_attrib.evaluation.records.journal import Journal
 
+MANIFESTS = ("manifest.json", "grid.json")
+"""Files that a finished run has."""
+
 
 def check_folder(folder: Path, overwrite: bool) -> Path:
     """The folder, if a run may be written there: it is empty, holds an unfinished run, or is to be written over.
@@ -18,7 +21,7 @@ def check_folder(folder: Path, overwrite: bool) -> Path:
     if folder.is_file():
         raise StoreError(f"{folder} is a file; expected a folder to write to.")
     if not overwrite and not Journal(folder).started and folder.is_dir() and any(folder.iterdir()):
-        what = "another run" if (folder / "manifest.json").exists() else "other files"
+        what = "another run" if any((folder / name).exists() for name in MANIFESTS) else "other files"
         raise StoreError(f"{folder} exists and holds {what}; choose another --out folder, or say --overwrite.")
     return folder
 

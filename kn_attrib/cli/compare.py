@@ -109,11 +109,10 @@ def _run(
             publish_grid(compare_grid(model, facts, methods, factors, folder=out, **settings), out)
         else:
             publish(compare(model, facts, methods, folder=out, **settings), out)
-    except ComparisonInterrupted as interrupt:
-        partial = interrupt.comparison
-        typer.echo(
-            f"Interrupted. {len(partial.rows)} rows of {partial.rows.fact.nunique()} facts kept in {out}; "
-            "the same command goes on from there.",
-            err=True,
-        )
+    except KeyboardInterrupt as interrupt:
+        kept = "What was finished is"
+        if isinstance(interrupt, ComparisonInterrupted) and not factors:
+            rows = interrupt.comparison.rows
+            kept = f"{len(rows)} rows of {rows.fact.nunique()} facts"
+        typer.echo(f"Interrupted. {kept} kept in {out}; the same command goes on from there.", err=True)
         raise typer.Exit(130) from interrupt

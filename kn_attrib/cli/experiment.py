@@ -119,8 +119,8 @@ def add_experiment(
 
     def command(**given: Any) -> None:
         out: Path = given["out"]
-        options.prepare(out, given["overwrite"], given["plugin"])
         chosen = settings(**{each.field: each.value(given[each.name]) for each in own})
+        options.prepare(out, given["overwrite"], given["plugin"])
         run = experiment(
             options.open_model(given["model"], given["dtype"], given["device"]),
             options.open_facts(given["facts"], given["relations"], given["answer_words"]),

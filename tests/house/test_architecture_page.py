@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 import torch
+import typer
+from typer.testing import CliRunner
 
-from kn_attrib import FactSet, NeuronModel, get_method, score, suppress
+from kn_attrib import FactSet, NeuronModel, Scorer, get_method, score, suppress
 from kn_attrib.errors import NeuronError
 from kn_attrib.models.neuron_model import all_neurons
 
@@ -140,8 +142,9 @@ def test_every_file_that_is_named_exists() -> None:
 
 
 @pytest.fixture
-def recipes(registry: object) -> Iterator[dict[str, Any]]:
+def recipes(registry: dict[str, type[Scorer]]) -> Iterator[dict[str, Any]]:
     """What the recipes' code defines."""
+    registry.pop("squared_activation", None)  # somebody may have carried the recipe out
     names: dict[str, Any] = {"__name__": "recipes"}
     module = sys.modules["recipes"] = ModuleType("recipes")  # dataclasses look a class's module up
     for block in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL):
@@ -182,3 +185,15 @@ def test_the_experiment_of_the_recipe_runs(
         recipes["Stability"](tiny, facts, ["random"], recipes["StabilitySettings"](k=1000))
     again = recipes["StabilityResult"].load(tmp_path)
     assert again.text_table("metric").index.tolist() == ["activation", "random"]
+
+
+def test_the_command_of_the_recipe_runs(recipes: dict[str, Any], tmp_path: Path) -> None:
+    app = typer.Typer(rich_markup_mode=None)
+    recipes["add"](app)
+    app.command("other")(lambda: None)  # one command alone would have no name
+    out = tmp_path / "run"
+    given = ["stability", "--methods", "activation", "--limit", "2", "--max-prompts", "2", "--out", str(out)]
+    done = CliRunner().invoke(app, given, catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "jaccard" in done.output
+    assert "Overlap (Jaccard)" in (out / "report.html").read_text(encoding="utf-8")

@@ -135,7 +135,7 @@ def test_combinations_of_another_grid_are_not_taken_for_its_own(
     whole = run()
     assert first.stat().st_mtime_ns == before
     assert not (tmp_path / "unfinished").exists()
-    with pytest.raises(StoreError, match="holds other files"):
+    with pytest.raises(StoreError, match="holds another run"):
         run(limit=2)
     fewer = run(overwrite=True, limit=2)
     assert first.stat().st_mtime_ns != before
