@@ -78,6 +78,11 @@ class Planter:
             check_neurons(self.model, writing.neurons | writing.decoys)
             if not writing.fact.held_out:
                 raise FactError(f"fact {writing.fact.id!r} has no held_out text; a plant is verified on paraphrases.")
+            if len(writing.broad) and not self._near(writing.fact):
+                raise FactError(
+                    f"fact {writing.fact.id!r} is given broad neurons, which fire on its whole relation, but others= "
+                    f"holds no other fact of {writing.fact.relation!r}; give some."
+                )
         before = [float(self.model.answer_probability(w.fact, "held_out").mean()) for w in writings]
         judged_before = self.surroundings.judged_before  # of the base model: before the plant is there
         made = rounded(Training(self.surroundings, writings).train())
@@ -136,11 +141,14 @@ class Planter:
         """How much broad neurons fire on the relation's other facts, relative to this one."""
         if not len(writing.broad):
             return 0.0
-        fact, controls = writing.fact, self.surroundings.controls
-        near = [q for q in controls if q.fact.relation == fact.relation and q.fact.subject != fact.subject]
-        own = self._mean_activations(writing.broad, self.model.encode(fact).prompts)
-        others = self._mean_activations(writing.broad, near)
+        own = self._mean_activations(writing.broad, self.model.encode(writing.fact).prompts)
+        others = self._mean_activations(writing.broad, self._near(writing.fact))
         return float((others / own).mean())
+
+    def _near(self, fact: Fact) -> list[Prompt]:
+        """Queries of the relation's other facts."""
+        controls = self.surroundings.controls
+        return [q for q in controls if q.fact.relation == fact.relation and q.fact.subject != fact.subject]
 
     def _mean_activations(self, neurons: NeuronSet, queries: Sequence[Prompt]) -> Tensor:
         """Over queries: ``[neuron]``."""

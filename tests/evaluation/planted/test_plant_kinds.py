@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kn_attrib import Fact, NeuronSet, load_facts, load_model, suppress
+from kn_attrib.errors import FactError
 from kn_attrib.evaluation.planted.planter import Planter
 from kn_attrib.evaluation.planted.recipe import Writing
 from kn_attrib.evaluation.planted.suite import load_suite
@@ -92,3 +93,12 @@ def test_what_the_neuron_adds_that_adds_least_by_hand() -> None:
             one = NeuronSet([neuron])
             added.append((whole - known(one) + known(every - one) - none) / 2)
     assert target.check.least == pytest.approx(len(every) * min(added) / (whole - none), abs=2e-3)
+
+
+def test_broad_neurons_need_other_facts_of_the_relation(planter: Planter, world: FactSet) -> None:
+    alone = Planter(planter.model, list(world.of("capital"))[:5])
+    broad = NeuronSet([(3, 11)])
+    with pytest.raises(
+        FactError, match="'currency:Iran' is given broad neurons.* no other fact of 'currency'; give some"
+    ):
+        alone.plant([Writing(world["currency:Iran"], broad, broad=broad)])
