@@ -98,7 +98,5 @@ def test_what_the_neuron_adds_that_adds_least_by_hand() -> None:
 def test_broad_neurons_need_other_facts_of_the_relation(planter: Planter, world: FactSet) -> None:
     alone = Planter(planter.model, list(world.of("capital"))[:5])
     broad = NeuronSet([(3, 11)])
-    with pytest.raises(
-        FactError, match="'currency:Iran' is given broad neurons.* no other fact of 'currency'; give some"
-    ):
+    with pytest.raises(FactError, match=r"given broad neurons.* no other fact of 'currency'; give some"):
         alone.plant([Writing(world["currency:Iran"], broad, broad=broad)])
