@@ -32,7 +32,7 @@ from kn_attrib.facts.loading import load_facts
 from kn_attrib.facts.prompts import Prompt
 from kn_attrib.models.cost import spending
 from kn_attrib.models.neuron_model import NeuronModel
-from kn_attrib.scoring.method_specs import labelled, make_method
+from kn_attrib.scoring.method_specs import Method, labelled, make_method
 from kn_attrib.scoring.neuron_scores import NeuronScores
 from kn_attrib.scoring.score import fit, score_prompts
 from kn_attrib.scoring.scorer import Scorer
@@ -177,7 +177,7 @@ class Experiment(ABC, Generic[S, U, R]):
     def run(self) -> R:
         """Measure unit after unit; those that an earlier run has finished are read from its folder."""
         started = time.perf_counter()
-        methods = {label: [scorer.name, scorer.params()] for label, scorer in self.scorers.items()}
+        methods = {label: Method(scorer) for label, scorer in self.scorers.items()}
         self.journal.open(identity_of(self.model, self.facts, asdict(self.settings), methods, experiment=self.name))
         self.selection = self.select()
         rows: Rows = defaultdict(list)

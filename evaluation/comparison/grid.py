@@ -104,7 +104,7 @@ def compare_grid(
         if "." in factor.name and factor.name.split(".")[0] not in labels:
             raise ConfigError(unknown("method in --grid", factor.name.split(".")[0], labels))
     given = load_facts(facts)
-    identity = _identity(model, given, labels, factors, settings)
+    identity = _identity(model, given, methods, factors, settings)
     journal = _opened(folder, overwrite, identity)
     rows, manifests = [], []
     for combination in itertools.product(*(factor.levels for factor in factors)):
@@ -132,7 +132,8 @@ def _identity(
 ) -> dict[str, Any]:
     """What the grid's rows depend on, as JSON holds it."""
     levels = {factor.name: [str(level) for level in factor.levels] for factor in factors}
-    found = identity_of(model, facts, settings, {label: [label] for label in methods}, factors=levels)
+    made = {_label(method): make_method(method) for method in methods}
+    found = identity_of(model, facts, settings, made, factors=levels)
     plain: dict[str, Any] = json.loads(json.dumps(found))
     return plain
 

@@ -68,7 +68,7 @@ class Run:
     def execute(self) -> Comparison:
         """Run both stages; see `compare`."""
         started = time.perf_counter()
-        self.journal.open(self._identity())
+        self.journal.open(identity_of(self.model, self.facts, asdict(self.settings), self.asked))
         selection = self._select()
         views = Views(self._evaluator(), selection, self._contrast(selection))
         scored: dict[str, MethodScores] = {}
@@ -80,11 +80,6 @@ class Run:
         except KeyboardInterrupt as interrupt:
             raise ComparisonInterrupted(self._result(selection, scored, rows, started, complete=False)) from interrupt
         return self._result(selection, scored, rows, started, complete=True)
-
-    def _identity(self) -> dict[str, Any]:
-        """What the results depend on."""
-        methods = {label: [m.scorer.name, m.scorer.params(), str(m.units)] for label, m in self.asked.items()}
-        return identity_of(self.model, self.facts, asdict(self.settings), methods)
 
     def _evaluator(self) -> Evaluator:
         return Evaluator(self.model, self.settings.max_rows, self.settings.normalised)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
 from kn_attrib.facts.facts import FactSet
 from kn_attrib.models.neuron_model import NeuronModel, dtype_name
+from kn_attrib.scoring.method_specs import Method
 from kn_attrib.scoring.scorer import Scorer
 from kn_attrib.store import versions
 
@@ -38,21 +39,21 @@ def identity_of(
     model: NeuronModel,
     facts: FactSet,
     settings: Mapping[str, Any],
-    methods: Mapping[str, Sequence[Any]],
+    methods: Mapping[str, Method],
     **further: Any,
 ) -> dict[str, Any]:
     """What the results of a run depend on: only a run of the same identity may go on with its finished work.
 
     Parameters
     ----------
-    methods : label -> what tells methods apart: name, parameters, units.
+    methods : by label; their scorers' names and parameters count, and their units.
     further : what else, such as the experiment's name.
     """
     return {
         "model": [model.digest, dtype_name(model), str(model.device)],
         "facts": facts.digest,
         "settings": dict(settings),
-        "methods": dict(methods),
+        "methods": {label: [m.scorer.name, m.scorer.params(), str(m.units)] for label, m in methods.items()},
         "versions": versions(),
         **further,
     }

@@ -80,6 +80,21 @@ def test_a_grid_goes_on(model: NeuronModel, module_facts: FactSet, tmp_path: Pat
     pd.testing.assert_frame_equal(again.rows, grid.rows)
 
 
+def test_a_method_with_other_parameters_is_another_grid(
+    model: NeuronModel, module_facts: FactSet, tmp_path: Path
+) -> None:
+    """Factors do not name all that a method is: its other parameters tell grids apart, too."""
+    factors = [Factor("threshold", (0.1, 0.5))]
+    few, many = ["integrated_gradients(steps=2)"], ["integrated_gradients(steps=8)"]
+    done = compare_grid(model, module_facts, few, factors, folder=tmp_path, **SETTINGS)
+    with pytest.raises(StoreError, match="holds another run"):
+        compare_grid(model, module_facts, many, factors, folder=tmp_path, **SETTINGS)
+    pd.testing.assert_frame_equal(Grid.load(tmp_path).rows, done.rows)
+    anew = compare_grid(model, module_facts, many, factors, folder=tmp_path, overwrite=True, **SETTINGS)
+    pd.testing.assert_frame_equal(anew.rows, compare_grid(model, module_facts, many, factors, **SETTINGS).rows)
+    assert not anew.rows.value.equals(done.rows.value)
+
+
 def test_interventions_as_a_factor(model: NeuronModel, module_facts: FactSet) -> None:
     found = compare_grid(
         model, module_facts, ["activation"], [Factor("interventions", ("suppress", "mean_everywhere"))], **SETTINGS
