@@ -45,9 +45,9 @@ class LogitAttribution(Scorer):
 
     def score(self, model: NeuronModel, batch: Batch) -> Tensor:
         stream = follow(model, batch)
-        logits = stream.logits.gather(1, batch.answers[:, None])[:, 0]
+        logits = model.head.gold(stream.final, batch.answers).logit
         if self.centred:
-            logits = logits - stream.logits.mean(-1)
+            logits = logits - model.head.mean_logit(stream.final)
         effects = stream.effects(logits.sum())
         scores = [
             stream.activations[layer].detach() * (effect @ model.value_vectors(layer).T)

@@ -16,9 +16,6 @@ from kn_attrib.scoring.scorer import Scorer
 from kn_attrib.techniques.frozen_norms import norm_slope, norms_replaced
 from kn_attrib.techniques.residual_stream import ResidualStream, check_exit, exit_early, follow
 
-LOGIT_TENSORS = 4
-"""Tensors of vocabulary width that a row holds at its peak."""
-
 
 @register("logprob_increase")
 @dataclass(frozen=True)
@@ -54,8 +51,7 @@ class LogprobIncrease(Scorer):
     def score(self, model: NeuronModel, batch: Batch) -> Tensor:
         stream = follow(model, batch)
         check_exit(model, stream)
-        row_bytes = stream.logits.shape[1] * LOGIT_TENSORS * max(4, stream.logits.dtype.itemsize)
-        fitting = model.execution.row_budget(model.device) // row_bytes
+        fitting = model.execution.row_budget(model.device) // model.head.row_bytes(model.dtype)
         size = max(1, min(self.max_rows, fitting - 1))
         with norms_replaced(model.model, _as_in_first_row) if self.frozen else nullcontext():
             layers = [self._layer(model, stream, layer, batch.answers, size) for layer in range(model.n_layers)]
@@ -65,13 +61,14 @@ class LogprobIncrease(Scorer):
         """``[prompt, neuron]``"""
         before, slopes = stream.before(layer), stream.slope(layer)
         vectors = model.value_vectors(layer)
-        scores = torch.empty_like(stream.activations[layer], dtype=stream.logits.dtype)
+        scores = torch.empty_like(stream.activations[layer], dtype=torch.promote_types(model.dtype, torch.float32))
         for prompt, activations in enumerate(stream.activations[layer].detach()):
             for part in torch.arange(model.n_neurons, device=before.device).split(size):
                 added = activations[part, None] * vectors[part] * slopes[prompt]
                 # Its state without any of them goes first: both terms come from one and the same pass.
                 states = before[prompt] + torch.cat([torch.zeros_like(added[:1]), added])
-                logprobs = exit_early(model, stream, states).log_softmax(-1)[:, answers[prompt]]
+                final = exit_early(model, stream, states)
+                logprobs = model.head.gold(final, answers[prompt].expand(len(final))).logprob
                 scores[prompt, part] = logprobs[1:] - logprobs[0]
         return scores
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from kn_attrib.facts.prompts import Prompt, Text
 from kn_attrib.interventions.activations import Positions, ablate_layers
-from kn_attrib.interventions.many_rows import scaled_logits
-from kn_attrib.models.answers import Answer, answer_of
+from kn_attrib.interventions.many_rows import answers_of_rows
+from kn_attrib.models.answers import Answer
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.neurons import NeuronSet
 
@@ -95,7 +95,7 @@ class Evaluator:
             own = [row for index in indices for row in rows[queries[index]]]
             prompts = [prompt for prompt, index in enumerate(indices) for _ in rows[queries[index]]]
             changes = [wanted[row][1] for row in own]
-            parts = scaled_logits(
+            parts = answers_of_rows(
                 self.model,
                 batch,
                 [job.neurons for job in changes],
@@ -105,9 +105,8 @@ class Evaluator:
                 [job.shift for job in changes],
                 positions,
             )
-            for some, logits in parts:
-                answers = batch.answers[[prompts[i] for i in some]]
-                for i, single in zip(some, _singles(answer_of(logits, answers)), strict=True):
+            for some, answers in parts:
+                for i, single in zip(some, _singles(answers), strict=True):
                     found[own[i]] = single
                 if progress is not None:
                     progress(len(some))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -59,9 +60,10 @@ def _causal(model: NeuronModel, encoded: Sequence[list[int]]) -> Tensor:
         for start in range(0, len(group), ROWS):
             rows = torch.tensor(group[start : start + ROWS], device=model.device)
             last = torch.full((len(rows),), rows.shape[1] - 1, device=model.device)
+            given = arguments(model.kind, {"input_ids": rows})
             with model.running(last), torch.no_grad():
-                logits = model.model(**arguments(model.kind, {"input_ids": rows})).logits
-            found.append(_losses(logits[:, :-1].flatten(0, 1), rows[:, 1:].flatten()))
+                final = model.head.final(partial(model.model, **given), None, rows.shape[1])
+            found.append(-model.head.gold(final[:, :-1].flatten(0, 1), rows[:, 1:].flatten()).logprob)
     return torch.cat(found)
 
 
@@ -81,13 +83,8 @@ def _masked(model: NeuronModel, encoded: Sequence[list[int]]) -> Tensor:
         for start in range(0, len(group), ROWS):
             hidden_ids, places, tokens = zip(*group[start : start + ROWS], strict=True)
             positions = torch.tensor(places, device=model.device)
+            inputs = torch.tensor(hidden_ids, device=model.device)
+            gold = torch.tensor(tokens, device=model.device)
             with torch.no_grad():
-                logits = model.logits(positions, input_ids=torch.tensor(hidden_ids, device=model.device))
-            found.append(_losses(logits, torch.tensor(tokens, device=model.device)))
+                found.append(-model.gold(positions, gold, input_ids=inputs).logprob)
     return torch.cat(found)
-
-
-def _losses(logits: Tensor, tokens: Tensor) -> Tensor:
-    """``−ln p`` of each token: ``[row, vocabulary], [row]`` -> ``[row]``."""
-    logprobs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
-    return -logprobs.gather(1, tokens[:, None])[:, 0]

@@ -22,5 +22,5 @@ def record_all(model: NeuronModel, positions: Tensor, **inputs: Tensor) -> Tenso
         return lambda vectors: recorded.setdefault(layer, vectors)
 
     with torch.no_grad(), model.edited({layer: keep(layer) for layer in range(model.n_layers)}):
-        model.logits(positions, **inputs)
+        model.final(positions, **inputs)
     return torch.stack([recorded[layer] for layer in range(model.n_layers)], dim=1)

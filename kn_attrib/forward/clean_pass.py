@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-from kn_attrib.forward.tail import at_least_float32, pack, replaced
+from kn_attrib.forward.tail import pack, replaced
 from kn_attrib.models.anatomy import find_attention
 from kn_attrib.models.neuron_model import NeuronModel
-from kn_attrib.models.passes import answer_only, arguments, at_positions
+from kn_attrib.models.passes import arguments
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -50,7 +50,7 @@ class CleanPass:
     Attributes
     ----------
     activations : ``[prompt, layer, neuron]`` at the answer position.
-    logits : ``[prompt, vocabulary]`` at the answer position.
+    final : ``[prompt, …]``, what the head makes its answer of.
     inputs : per layer the block's input, ``[prompt, token, hidden]``; the answer token alone in causal models.
     written : per layer what the feed-forward block writes, ``[prompt, token, hidden]``.
     attended : per layer what its attention module gives, as ``inputs``; None where no such module is seen.
@@ -60,7 +60,7 @@ class CleanPass:
     """
 
     activations: Tensor
-    logits: Tensor
+    final: Tensor
     inputs: list[Tensor]
     written: list[Tensor]
     attended: list[Tensor | None]
@@ -115,15 +115,17 @@ class CleanPassRecorder:
         cache = DynamicCache() if self.prefix else None
         extra = self._cached(cache)
         with torch.no_grad(), self.model.running(positions):
-            with self._listening(), answer_only(self.model.model, positions, n_tokens):
-                output = self.model.model(**arguments(self.model.kind, inputs), **extra)
+            with self._listening():
+                final = self.model.head.final(
+                    lambda: self.model.model(**arguments(self.model.kind, inputs), **extra), positions, n_tokens
+                )
             prefix = None if cache is None else _read_only(cache, running)
             self._probe({name: given[:1] for name, given in inputs.items()}, prefix)
         layers = range(len(self.blocks))
         kept = slice(-1, None) if self.prefix else slice(None)
         return CleanPass(
             activations=torch.stack([self.activations[layer] for layer in layers], dim=1),
-            logits=at_least_float32(at_positions(output.logits, positions)),
+            final=final,
             inputs=[self.inputs[layer][:, kept] for layer in layers],
             written=[self.written[layer].view(n_prompts, n_tokens, -1) for layer in layers],
             attended=[self._attended(layer, kept) for layer in layers],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from kn_attrib.models.answers import Objective, objective_value
+from kn_attrib.models.answers import Objective, objective_of
 from kn_attrib.models.neuron_model import NeuronModel
 
 
@@ -22,6 +22,4 @@ class EmbeddingObjective:
     ) -> Tensor:
         """Objective of each row of ``embeddings [row, token, hidden]``: ``[row]``."""
         source = {} if source_ids is None else {"source_ids": source_ids}
-        return objective_value(
-            self.model.logits(positions, inputs_embeds=embeddings, **source), answers, self.objective
-        )
+        return objective_of(self.model.gold(positions, answers, inputs_embeds=embeddings, **source), self.objective)

@@ -119,10 +119,10 @@ def check_clean(wave: WaveForward) -> str:
     try:
         with torch.no_grad():
             recorded = record_all(wave.model, wave.positions, **wave.batch.inputs()) if wave.whole else wave.activations
-            found = wave.logits(recorded[prompts, layers], layers, prompts)
+            found = wave.final(recorded[prompts, layers], layers, prompts)
     except Exception as error:  # a model's own code, as in `check_rows`: the plain path is there for all it may raise
         return _cannot_run(error)
-    clean = wave.clean_pass.logits[prompts]
+    clean = wave.clean_pass.final[prompts]
     errors = (found - clean).norm(dim=-1) / clean.norm(dim=-1)
     wrong = (~(errors <= _tolerance(wave.model))).nonzero()[:, 0].tolist()
     if wrong:

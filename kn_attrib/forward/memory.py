@@ -11,7 +11,7 @@ from kn_attrib.models.matrices import value_matrix
 
 # Tensors of hidden and of feed-forward width that one block keeps for the backward pass or holds at its peak
 # (norms, queries, keys, values, residuals; pre-activation, activation, gate and their gradients).
-HIDDEN_TENSORS, FFN_TENSORS, ATTENTION_TENSORS, LOGIT_TENSORS = 24, 8, 6, 6
+HIDDEN_TENSORS, FFN_TENSORS, ATTENTION_TENSORS = 24, 8, 6
 
 
 def bytes_per_row(forward: PlainForward | WaveForward, gradient: bool) -> Tensor:
@@ -35,7 +35,4 @@ def bytes_per_row(forward: PlainForward | WaveForward, gradient: bool) -> Tensor
     if gradient:
         to_the_end = torch.arange(model.n_layers, 0, -1, dtype=torch.float64)
         blocks = to_the_end if is_wave else torch.full_like(blocks, model.n_layers)
-    # Plain runs the head at every token.
-    head_tokens = 1 if is_wave else tokens
-    vocabulary = LOGIT_TENSORS * int(config.vocab_size) * head_tokens
-    return blocks * width * model.dtype.itemsize + vocabulary * max(4, model.dtype.itemsize)
+    return blocks * width * model.dtype.itemsize + model.head.row_bytes(model.dtype)

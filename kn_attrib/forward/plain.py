@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kn_attrib.facts.prompts import Batch
-from kn_attrib.models.answers import Objective, objective_value
+from kn_attrib.models.answers import Objective, objective_of
 from kn_attrib.models.neuron_model import Edit, NeuronModel
 
 
@@ -45,8 +45,8 @@ class PlainForward:
         positions, answers = self.batch.positions[prompts], self.batch.answers[prompts]
         present = sorted(set(layers.tolist()))
         with self.model.edited({layer: self._put(rows, layers == layer) for layer in present}):
-            logits = self.model.logits(positions, **self.batch.inputs(prompts))
-        return objective_value(logits, answers, self.objective)
+            gold = self.model.gold(positions, answers, **self.batch.inputs(prompts))
+        return objective_of(gold, self.objective)
 
     def _put(self, rows: Tensor, here: Tensor) -> Edit:
         index = here.nonzero()[:, 0]
@@ -64,5 +64,5 @@ class PlainForward:
     def clean(self) -> Tensor:
         """Objective of each prompt with nothing replaced: ``[prompt]``."""
         with torch.no_grad():
-            logits = self.model.logits(self.batch.positions, **self.batch.inputs())
-        return objective_value(logits, self.batch.answers, self.objective)
+            gold = self.model.gold(self.batch.positions, self.batch.answers, **self.batch.inputs())
+        return objective_of(gold, self.objective)

@@ -24,7 +24,7 @@ from kn_attrib.forward.clean_pass import CleanPass, CleanPassRecorder, RunningRo
 from kn_attrib.forward.tail import run_tail
 from kn_attrib.forward.wave_block import WaveBlock
 from kn_attrib.models.anatomy import find_attention, find_blocks, find_ffn_inputs
-from kn_attrib.models.answers import Objective, objective_value
+from kn_attrib.models.answers import Objective, objective_of
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.neurons import NeuronSet
 
@@ -58,44 +58,45 @@ class WaveForward:
 
     def __call__(self, rows: Tensor, layers: Tensor, prompts: Tensor) -> Tensor:
         """Objective of each row: ``[row]`` (parameters as in `PlainForward`)."""
-        return objective_value(self.logits(rows, layers, prompts), self.answers[prompts], self.objective)
+        final = self.final(rows, layers, prompts)
+        return objective_of(self.model.head.gold(final, self.answers[prompts]), self.objective)
 
     def clean(self) -> Tensor:
         """Objective of each prompt with nothing replaced: ``[prompt]``."""
-        return objective_value(self.clean_pass.logits, self.answers, self.objective)
+        return objective_of(self.model.head.gold(self.clean_pass.final, self.answers), self.objective)
 
     @property
     def activations(self) -> Tensor:
         """``[prompt, layer, neuron]`` at the answer position, from the clean pass."""
         return self.clean_pass.activations
 
-    def logits(self, rows: Tensor, layers: Tensor, prompts: Tensor) -> Tensor:
-        """Logits at the answer position of each row: ``[row, vocabulary]``."""
+    def final(self, rows: Tensor, layers: Tensor, prompts: Tensor) -> Tensor:
+        """What the head makes its answer of, for each row (see `NeuronModel.final`)."""
         if bool((layers.diff() < 0).any()):
             order = layers.argsort(stable=True)
-            return self.logits(rows[order], layers[order], prompts[order])[order.argsort()]
+            return self.final(rows[order], layers[order], prompts[order])[order.argsort()]
         clean = self.clean_pass
         with self.model.running(self.positions):
             hidden = self._blocks(rows.to(self.model.dtype), layers, prompts)
-            logits = run_tail(self.model, self.blocks, clean.packs, hidden, self.ids[:1, -1:])
-        return self.model.execution.cost.count(logits)
+            final = run_tail(self.model, self.blocks, clean.packs, hidden, self.ids[:1, -1:])
+        return self.model.execution.cost.count(final)
 
-    def scaled_logits(
+    def scaled(
         self,
         sets: Sequence[NeuronSet],
         prompts: Tensor,
         factors: Sequence[float],
         shifts: Sequence[Sequence[float]] | None = None,
     ) -> Tensor:
-        """Logits of rows that have neurons of their own changed, ``[row, vocabulary]``; see `many_rows`."""
-        logits = self.clean_pass.logits[prompts]
+        """`final` of rows that have neurons of their own changed; see `many_rows`."""
+        final = self.clean_pass.final[prompts]
         plus = shifts or [()] * len(sets)
         changed = [row for row, neurons in enumerate(sets) if neurons and (factors[row] != 1 or plus[row])]
         if changed:
             some = [sets[row] for row in changed]
             added = [plus[row] or [0.0] * len(sets[row]) for row in changed]
-            logits[changed] = self._changed(some, prompts[changed], [factors[row] for row in changed], added)
-        return logits
+            final[changed] = self._changed(some, prompts[changed], [factors[row] for row in changed], added)
+        return final
 
     def _changed(
         self,
@@ -104,7 +105,7 @@ class WaveForward:
         factors: Sequence[float],
         shifts: Sequence[Sequence[float]],
     ) -> Tensor:
-        """`scaled_logits` of rows that all have neurons to change, and a shift for each neuron."""
+        """`scaled` of rows that all have neurons to change, and a shift for each neuron."""
         # Sets are sorted: a row enters at the layer of its first neuron.
         first = torch.tensor([neurons.neurons[0].layer for neurons in sets], device=prompts.device)
         rows = self.activations[prompts, first]
@@ -122,7 +123,7 @@ class WaveForward:
             here = ~now & (layers == layer)
             self.running.later[layer] = (place[owner[here]], indices[here], by[here], plus[here])
         try:
-            return self.logits(rows, first, prompts)
+            return self.final(rows, first, prompts)
         finally:
             self.running.later.clear()
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
 
 from kn_attrib.facts.prompts import Batch
 from kn_attrib.forward.guards import wave_or_none
 from kn_attrib.forward.memory import bytes_per_row
 from kn_attrib.forward.plain import PlainForward
 from kn_attrib.interventions.activations import Positions, scale_rows
+from kn_attrib.models.answers import Answer
 from kn_attrib.models.neuron_model import NeuronModel, check_neurons
 from kn_attrib.neurons import NeuronSet
 
 
-def scaled_logits(
+def answers_of_rows(
     model: NeuronModel,
     batch: Batch,
     sets: Sequence[NeuronSet],
@@ -25,8 +25,8 @@ def scaled_logits(
     max_rows: int = 1024,
     shifts: Sequence[Sequence[float]] | None = None,
     positions: Positions = "answer",
-) -> Iterator[tuple[list[int], Tensor]]:
-    """Logits at the answer position, row by row, without gradients.
+) -> Iterator[tuple[list[int], Answer]]:
+    """What the model answers, row by row, without gradients.
 
     Row ``r`` is prompt ``prompts[r]`` of the batch with the activations of ``sets[r]`` times ``factors[r]`` at the
     answer position (plus ``shifts[r]``), each where it then stands: what earlier neurons of the set change is seen by
@@ -44,7 +44,7 @@ def scaled_logits(
 
     Yields
     ------
-    Indices of some rows, and their logits ``[row, vocabulary]``; every row comes once.
+    Indices of some rows, and their answers; every row comes once.
     """
     wave = wave_or_none(model, batch, "logit") if positions == "answer" else None
     forward = wave or PlainForward(model, batch, "logit")
@@ -61,10 +61,11 @@ def scaled_logits(
             plus = [shifts[row] for row in rows] if shifts else None
             where = torch.tensor([prompts[row] for row in rows], device=model.device)
             if wave is not None:
-                yield rows, wave.scaled_logits(some, where, by, plus)
-                continue
-            with scale_rows(model, some, by, plus, positions):
-                yield rows, model.logits(batch.positions[where], **batch.inputs(where))
+                final = wave.scaled(some, where, by, plus)
+            else:
+                with scale_rows(model, some, by, plus, positions):
+                    final = model.final(batch.positions[where], **batch.inputs(where))
+            yield rows, model.head.answer(final, batch.answers[where])
 
 
 def _first_layer(neurons: NeuronSet) -> int:

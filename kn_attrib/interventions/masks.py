@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from kn_attrib.facts.prompts import Batch, Prompt, texts_of
-from kn_attrib.models.answers import objective_value
 from kn_attrib.models.neuron_model import Edit, NeuronModel
 
 Gates = Callable[[Tensor, int], Tensor]
@@ -43,7 +42,7 @@ def masked_logprob(model: NeuronModel, batch: Batch, masks: Tensor, baselines: T
         return edit
 
     with model.edited({layer: edit_of(layer) for layer in range(model.n_layers)}):
-        return objective_value(model.logits(batch.positions, **batch.inputs()), batch.answers, "logprob")
+        return model.gold(batch.positions, batch.answers, **batch.inputs()).logprob
 
 
 @dataclass(frozen=True)

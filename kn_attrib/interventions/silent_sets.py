@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from kn_attrib.facts.prompts import Prompt, by_text
-from kn_attrib.interventions.many_rows import scaled_logits
+from kn_attrib.interventions.many_rows import answers_of_rows
 from kn_attrib.interventions.masks import masked_logprob
-from kn_attrib.models.answers import answer_of
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.neurons import NeuronSet
 
@@ -61,9 +60,8 @@ def values_of_sets(
         rows = [(prompt, wanted[i].place, job) for prompt, i in enumerate(indices) for job in jobs_of[wanted[i].fact]]
         sets = [jobs[job][1] for _, _, job in rows]
         prompts = [prompt for prompt, _, _ in rows]
-        for some, logits in scaled_logits(model, batch, sets, prompts, [0.0] * len(rows)):
-            found = answer_of(logits, batch.answers[[prompts[i] for i in some]]).logprob
-            for row, value in zip(some, found.tolist(), strict=True):
+        for some, found in answers_of_rows(model, batch, sets, prompts, [0.0] * len(rows)):
+            for row, value in zip(some, found.logprob.tolist(), strict=True):
                 _, place, job = rows[row]
                 logprobs[job][place] = value
     means = torch.zeros(len(jobs), dtype=torch.float64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -83,8 +83,8 @@ def computing(precision: str, head: nn.Module | None) -> Iterator[None]:
         if not torch.cuda.is_available():
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         if head is not None and _is_lossy(head):
-            stack.callback(head.register_forward_pre_hook(_set("highest")).remove)
-            stack.callback(head.register_forward_hook(_set(PRECISIONS[precision])).remove)
+            stack.callback(head.register_forward_pre_hook(SetPrecision("highest")).remove)
+            stack.callback(head.register_forward_hook(SetPrecision(PRECISIONS[precision])).remove)
         yield
 
 
@@ -105,8 +105,11 @@ def _is_lossy(module: nn.Module) -> bool:
     return on_gpu or bool(torch.cpu._is_amx_tile_supported())
 
 
-def _set(precision: str) -> Callable[..., None]:
-    def hook(*_: object) -> None:
-        torch.set_float32_matmul_precision(precision)
+@dataclass(frozen=True)
+class SetPrecision:
+    """A hook that sets the precision of float32 matrix products from here on, and touches nothing else."""
 
-    return hook
+    precision: str
+
+    def __call__(self, *_: object) -> None:
+        torch.set_float32_matmul_precision(self.precision)

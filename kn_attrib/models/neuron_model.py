@@ -16,10 +16,11 @@ from kn_attrib.errors import NeuronError, PromptError
 from kn_attrib.facts.encoding import PromptEncoder
 from kn_attrib.facts.facts import Fact
 from kn_attrib.facts.prompts import Batch, Encoding, Kind, Prompt, Split, batches, by_text
-from kn_attrib.models.answers import Answer, answer_of
+from kn_attrib.models.answers import Answer, Gold
 from kn_attrib.models.architectures import Architecture, find_architecture
 from kn_attrib.models.compute import Compute
 from kn_attrib.models.execution import Execution
+from kn_attrib.models.head import Head
 from kn_attrib.models.hook_points import HookPoints
 from kn_attrib.models.matrices import value_matrix
 from kn_attrib.models.onednn_linears import fast_linears, linears_of
@@ -50,6 +51,7 @@ class NeuronModel:
     architecture : where the neurons are, and how that is known.
     ffn_outputs : the feed-forward output linear of each layer.
     execution : how the model is run through this object, and how much it has been.
+    head : how answers are read off.
     hook_points : one module per layer whose input is always its neuron vectors ``[row, token, neuron]``, for hooks of
         one's own (Captum's layer methods take them); they work while the model runs through this object.
 
@@ -79,6 +81,7 @@ class NeuronModel:
         start = model.config.decoder_start_token_id if kind == "encoder-decoder" else None
         self.encoder = PromptEncoder(tokenizer, kind, start, embedding.weight.shape[0])
         self.execution = Execution(compute or Compute(), linears_of(model))
+        self.head = Head(model, kind)
         self._positions: Tensor | None = None
 
     def __repr__(self) -> str:
@@ -204,6 +207,22 @@ class NeuronModel:
         chosen = at_positions(output.logits, positions)
         return self.execution.cost.count(chosen if chosen.dtype == torch.float64 else chosen.float())
 
+    def final(self, positions: Tensor, **inputs: Tensor) -> Tensor:
+        """What the head makes its answer of at the answer positions; parameters as of `logits`.
+
+        Returns
+        -------
+        ``[row, …]``, for `Head.gold` and `Head.answer`
+        """
+        tokens = next(ids for name, ids in inputs.items() if name != "source_ids").shape[1]
+        with self.running(positions):
+            found = self.head.final(lambda: self.model(**arguments(self.kind, inputs)), positions, tokens)
+        return self.execution.cost.count(found)
+
+    def gold(self, positions: Tensor, answers: Tensor, **inputs: Tensor) -> Gold:
+        """The gold tokens ``answers [row]`` at the answer positions, differentiable; parameters as of `logits`."""
+        return self.head.gold(self.final(positions, **inputs), answers)
+
     def embed(self, batch: Batch) -> Tensor:
         """Token embeddings of a batch, a leaf that gradients can be taken for: ``[prompt, token, hidden]``."""
         embedding = self.model.get_input_embeddings()
@@ -223,13 +242,13 @@ class NeuronModel:
             return edit
 
         with torch.no_grad(), self.edited({layer: keep(layer) for layer in range(self.n_layers)}):
-            self.logits(batch.positions, **batch.inputs())
+            self.final(batch.positions, **batch.inputs())
         return torch.stack([recorded[layer] for layer in range(self.n_layers)], dim=1)
 
     def answers(self, batch: Batch) -> Answer:
         """The model's answers at the answer position, under whatever interventions are active."""
         with torch.no_grad():
-            return answer_of(self.logits(batch.positions, **batch.inputs()), batch.answers)
+            return self.head.answer(self.final(batch.positions, **batch.inputs()), batch.answers)
 
     def answer_probability(self, fact: Fact, split: Split = "prompts", normalised: bool = False) -> Tensor:
         """Probability of the gold answer in each usable text of a fact: ``[text]``.

@@ -36,7 +36,7 @@ class ResidualStream:
     activations : per layer ``[prompt, neuron]`` at the answer position.
     reads : per layer what the feed-forward block reads at all tokens, or None where its first linear is not seen.
     after : per layer the residual stream behind the feed-forward block at the answer position, ``[prompt, hidden]``.
-    logits : ``[prompt, vocabulary]`` at the answer position.
+    final : ``[prompt, …]``, what the head makes its answer of.
     packs : block -> number of values in its output, 0 for a bare tensor.
     token : ``[1, 1]``, id of a token that the model has read.
     """
@@ -46,7 +46,7 @@ class ResidualStream:
     activations: list[Tensor] = field(default_factory=list)
     reads: list[Tensor | None] = field(default_factory=list)
     after: list[Tensor] = field(default_factory=list)
-    logits: Tensor = field(default_factory=lambda: torch.empty(0))
+    final: Tensor = field(default_factory=lambda: torch.empty(0))
     packs: dict[nn.Module, int] = field(default_factory=dict)
     token: Tensor = field(default_factory=lambda: torch.zeros(1, 1, dtype=torch.long))
 
@@ -80,7 +80,7 @@ def follow(model: NeuronModel, batch: Batch) -> ResidualStream:
     """
     stream = ResidualStream(token=batch.input_ids[:1, -1:])
     with torch.enable_grad(), _listening(model, stream), norms_replaced(model.model, frozen):
-        stream.logits = model.logits(batch.positions, **batch.inputs())
+        stream.final = model.final(batch.positions, **batch.inputs())
     counts = {len(stream.writes), len(stream.after), len(stream.activations), len(stream.reads)}
     if counts != {model.n_layers}:
         raise MethodError(f"{model.name}: its blocks do not each call one feed-forward output linear once, in order.")
@@ -88,10 +88,10 @@ def follow(model: NeuronModel, batch: Batch) -> ResidualStream:
 
 
 def exit_early(model: NeuronModel, stream: ResidualStream, hidden: Tensor) -> Tensor:
-    """Logits ``[row, vocabulary]`` of states ``[row, hidden]`` of the residual stream, by final norm and head alone."""
+    """What the head makes its answer of (`Head.gold`) for states ``[row, hidden]`` of the stream, by the tail alone."""
     with torch.no_grad(), model.running(torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)):
-        logits = run_tail(model, list(stream.packs), list(stream.packs.values()), hidden[:, None], stream.token)
-    return model.execution.cost.count(logits)
+        final = run_tail(model, list(stream.packs), list(stream.packs.values()), hidden[:, None], stream.token)
+    return model.execution.cost.count(final)
 
 
 def check_exit(model: NeuronModel, stream: ResidualStream) -> None:
@@ -101,7 +101,7 @@ def check_exit(model: NeuronModel, stream: ResidualStream) -> None:
     ------
     MethodError : it does not: what follows the blocks is no function of one token's state alone.
     """
-    clean = stream.logits.detach()
+    clean = stream.final.detach()
     error = (exit_early(model, stream, stream.after[-1].detach()) - clean).norm() / clean.norm()
     if not error <= TOLERANCE.get(model.dtype, ROUGH_TOLERANCE):
         raise MethodError(

@@ -106,6 +106,6 @@ def test_an_error_without_a_message_is_a_reason_too(
         raise AssertionError
 
     monkeypatch.setattr(WaveForward, "__call__", fail)
-    monkeypatch.setattr(WaveForward, "logits", fail)
+    monkeypatch.setattr(WaveForward, "final", fail)
     for reason in (check_rows(model, batch), check_clean(wave)):
         assert reason == "a wave cannot run through it (AssertionError: no message)"

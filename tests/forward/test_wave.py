@@ -28,9 +28,10 @@ from kn_attrib.forward.plain import PlainForward
 from kn_attrib.forward.row_objective import RowObjective
 from kn_attrib.forward.wave import WaveForward
 from kn_attrib.interventions.activations import scale_rows
-from kn_attrib.interventions.many_rows import scaled_logits
+from kn_attrib.interventions.many_rows import answers_of_rows
 from kn_attrib.methods import Ablation, IntegratedGradients
 from kn_attrib.models.anatomy import find_attention
+from kn_attrib.models.answers import answer_of
 from kn_attrib.models.architectures import ARCHITECTURES, Architecture
 from kn_attrib.models.compute import Compute
 from kn_attrib.models.neuron_model import all_neurons
@@ -221,13 +222,16 @@ def test_sets_of_neurons_are_scaled_as_on_the_plain_path(model_type: str, load_t
         prompts = [row % len(batch) for row in range(len(sets))]
         factors = [dice.choice((0.0, 2.0, 1.0)) for _ in sets[1:]] + [0.0]
         assert wave_or_none(model, batch, "logit") is not None
-        found = torch.empty(len(sets), len(model.tokenizer), dtype=torch.float64)
-        for rows, logits in scaled_logits(model, batch, sets, prompts, factors, max_rows=3):
-            found[rows] = logits
         where = torch.tensor(prompts)
         with scale_rows(model, sets, factors):
-            expected = model.logits(batch.positions[where], **batch.inputs(where))
-        assert distance(found, expected) < LIMITS["float64"]
+            logits = model.logits(batch.positions[where], **batch.inputs(where))
+        expected = answer_of(logits, batch.answers[where])
+        found = torch.empty(len(sets), dtype=torch.float64)
+        for rows, answers in answers_of_rows(model, batch, sets, prompts, factors, max_rows=3):
+            found[rows] = answers.logprob
+            assert answers.rank.tolist() == expected.rank[rows].tolist()
+            assert answers.top.tolist() == expected.top[rows].tolist()
+        assert distance(found, expected.logprob) < LIMITS["float64"]
 
 
 @pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama", "gemma2", "gpt_neox"])

@@ -245,10 +245,10 @@ def test_the_residual_stream_can_be_followed_and_left(name: str) -> None:
     with double_precision() if name in NO_DOUBLE else nullcontext():
         stream = follow(model, batch)
         clean = model.logits(batch.positions, **batch.inputs())
-        assert torch.allclose(stream.logits.detach(), clean, atol=1e-9)
+        assert torch.allclose(stream.final.detach(), clean, atol=1e-9)
         assert torch.allclose(exit_early(model, stream, stream.after[-1].detach()), clean, atol=1e-9)
         assert torch.allclose(torch.stack(stream.activations, 1).detach(), model.record(batch), atol=1e-12)
-        assert all(effect.abs().amin(0).any() for effect in stream.effects(stream.logits[:, 3].sum()))
+        assert all(effect.abs().amin(0).any() for effect in stream.effects(stream.final[:, 3].sum()))
         assert all(read is not None for read in stream.reads)
 
 
