@@ -16,8 +16,9 @@ from kn_attrib.models.answers import Objective
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.scoring.registry import register
 from kn_attrib.scoring.scorer import Attribution, Scorer
+from kn_attrib.techniques.layer_integrals import TOLERANCE, integrate_layers
 from kn_attrib.techniques.path_integrals import integrate
-from kn_attrib.techniques.quadrature import ADAPTIVE, LADDER, RULES
+from kn_attrib.techniques.quadrature import ADAPTIVE, RULES
 
 FEW_ROWS = 48
 
@@ -34,12 +35,14 @@ class IntegratedGradients(Scorer):
     Parameters
     ----------
     steps : number of nodes of a fixed rule; naming it without a rule chooses ``"gausslegendre"``.
-    rule : ``"adaptive"`` (Gauss-Legendre with 4 nodes, then 12, 32, 96 and 256, only for those prompts and layers
-        whose completeness gap is still larger than the tolerance), ``"gausslegendre"``, ``"riemann_left"``,
+    rule : ``"adaptive"`` (nested rules of 3 and 5 nodes, then bisected where two of them differ; nodes crowd near zero
+        where a norm behind the block hides that activations fade), ``"gausslegendre"``, ``"riemann_left"``,
         ``"riemann_right"``, ``"riemann_middle"``, ``"riemann_trapezoid"``, or ``"linspace"`` (nodes k/(n−1), equal
         weights 1/n: not exact in the limit of few nodes, kept to reproduce published numbers).
-    tolerance : largest completeness gap that the adaptive rule accepts, as a share of ``|f_l(a) − f_l(0)|``. What the
-        last rule does not reach is left as it is: the gap in the scores tells.
+    tolerance : largest error of a layer's scores that the adaptive rule accepts, by its own estimate: Euclidean length,
+        as a share of the scores of the prompt's strongest layer, since scores of all layers are compared with one
+        another. A layer that has not reached it after 257 nodes is left as it is; the scores say which
+        (``NeuronScores.capped``), and how large the estimated error is (``NeuronScores.error``).
     objective : ``"prob"``, ``"logprob"``, ``"logit"`` or ``"logodds"``.
     max_rows : most rows (prompts × layers × nodes) held at a time; memory is kept by the model's budget.
 
@@ -56,7 +59,7 @@ class IntegratedGradients(Scorer):
 
     steps: int = 0
     rule: str = ADAPTIVE
-    tolerance: float = 0.001
+    tolerance: float = TOLERANCE
     objective: Objective = "prob"
     max_rows: int = 16384
 
@@ -82,42 +85,26 @@ class IntegratedGradients(Scorer):
 
     def score(self, model: NeuronModel, batch: Batch) -> Attribution:
         function = objective_function(model, batch, self.objective)
+        if self.rule == ADAPTIVE:
+            found = integrate_layers(function, self.tolerance)
+            return Attribution(found.scores, found.gap, found.difference, found.error, found.capped)
         activations = function.activations
-        steps = LADDER[0] if self.rule == ADAPTIVE else self.steps
         scores, differences = [], []
-        for rows in Rows.of(activations).chunks(self.max_rows // steps):
-            found, difference = self._scores(function, rows)
-            scores.append(found)
+        for rows in Rows.of(activations).chunks(self.max_rows // self.steps):
+            each, difference = self._scores(function, rows)
+            scores.append(each)
             differences.append(difference)
         values = torch.cat(scores).reshape(activations.shape)
         difference = torch.cat(differences).reshape(activations.shape[:2])
         return Attribution(values, values.sum(-1) - difference, difference)
 
     def _scores(self, function: RowObjective, rows: Rows) -> tuple[Tensor, Tensor]:
-        """Scores ``[row, neuron]`` and what they should add up to, ``[row]``."""
-        rule, steps = self.rule, self.steps
-        if self.rule == ADAPTIVE:
-            rule, steps = "gausslegendre", LADDER[0]
+        """Scores ``[row, neuron]`` by a fixed rule and what they should add up to, ``[row]``."""
         # The value at zero: where rows cost little, one more node is cheaper than one more pass over the weights.
         if function.is_thin and len(rows) <= FEW_ROWS:
-            scores, removed = integrate(function, rows, rule, steps, zero=True)
+            scores, removed = integrate(function, rows, self.rule, self.steps, zero=True)
         else:
-            scores, _ = integrate(function, rows, rule, steps)
+            scores, _ = integrate(function, rows, self.rule, self.steps)
             with torch.no_grad():
                 removed = function(torch.zeros_like(rows.activations), rows.layers, rows.prompts)
-        difference = function.clean()[rows.prompts] - removed
-        if self.rule == ADAPTIVE:
-            scores = self._refined(function, rows, scores, difference)
-        return scores, difference
-
-    def _refined(self, function: RowObjective, rows: Rows, scores: Tensor, difference: Tensor) -> Tensor:
-        """Scores with more nodes where the completeness gap asks for them."""
-        # Below this the difference is itself rounding error, and no number of nodes brings the gap down.
-        noise = 8 * torch.finfo(scores.dtype).eps * function.clean()[rows.prompts].abs()
-        for steps in LADDER[1:]:
-            gap = (scores.sum(-1) - difference).abs()
-            rough = (gap > self.tolerance * difference.abs() + noise).nonzero()[:, 0]
-            for some in rough.split(max(1, self.max_rows // steps)):
-                if len(some):
-                    scores[some], _ = integrate(function, rows[some], "gausslegendre", steps)
-        return scores
+        return scores, function.clean()[rows.prompts] - removed

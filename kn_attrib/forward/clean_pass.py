@@ -28,6 +28,7 @@ class RunningRows:
     layer, inside : the block, and the number of rows that entered before it.
     entering : ``[row, neuron]``, activations of the rows that enter.
     prompts : ``[row]``, the prompt of every running row.
+    added : ``[row, layer, neuron]``, what is added to the activations of rows that entered in layer 0; or nothing.
     later : layer -> rows, neurons, and the factors and shifts that change these activations where they then stand.
     """
 
@@ -35,6 +36,7 @@ class RunningRows:
     inside: int = 0
     entering: Tensor = field(default_factory=lambda: torch.empty(0))
     prompts: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    added: Tensor | None = None
     later: dict[int, tuple[Tensor, Tensor, Tensor, Tensor]] = field(default_factory=dict)
 
     @property

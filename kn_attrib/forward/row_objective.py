@@ -17,6 +17,7 @@ from kn_attrib.facts.prompts import Batch
 from kn_attrib.forward.guards import wave_or_none
 from kn_attrib.forward.memory import bytes_per_row
 from kn_attrib.forward.plain import PlainForward
+from kn_attrib.forward.rows import Rows
 from kn_attrib.forward.wave import WaveForward
 from kn_attrib.models.answers import Objective
 from kn_attrib.models.neuron_model import NeuronModel
@@ -33,6 +34,9 @@ class RowObjective:
     forward : the implementation.
     budget : bytes that a chunk may take.
     """
+
+    is_of_neurons = True
+    """Whether rows are activations of neurons, and not coefficients of other units."""
 
     def __init__(self, forward: PlainForward | WaveForward, budget: int) -> None:
         self.forward = forward
@@ -67,6 +71,18 @@ class RowObjective:
     def clean(self) -> Tensor:
         """Objective of each prompt with nothing replaced: ``[prompt]``."""
         return self._clean
+
+    def clean_slopes(self) -> Tensor:
+        """Gradient of the objective at the clean activations: ``[prompt, layer, neuron]``."""
+        clean = Rows.of(self.activations)
+        if not isinstance(self.forward, WaveForward) or self.activations is not self.forward.activations:
+            _, slopes = self.evaluate(clean.activations, clean.layers, clean.prompts, gradient=True)
+            assert slopes is not None
+            return slopes.view_as(self.activations)
+        # Each row runs through all blocks, as those that enter in the first one.
+        size = max(1, int(self.budget // float(bytes_per_row(self.forward, gradient=True)[0])))
+        every = torch.arange(len(self.activations), device=self.activations.device)
+        return torch.cat([self.forward.clean_slopes(part) for part in every.split(size)])
 
     def evaluate(self, rows: Tensor, layers: Tensor, prompts: Tensor, gradient: bool) -> tuple[Tensor, Tensor | None]:
         """Objective of each row and, if asked for, its gradient ``[row, neuron]``."""

@@ -70,6 +70,22 @@ class WaveForward:
         """``[prompt, layer, neuron]`` at the answer position, from the clean pass."""
         return self.clean_pass.activations
 
+    def clean_slopes(self, prompts: Tensor) -> Tensor:
+        """Gradient of the objective at the clean activations of some prompts, ``[prompt, layer, neuron]``.
+
+        One row for each prompt, which enters in layer 0 and has a zero added in every layer that it runs through.
+        """
+        shape = (len(prompts), *self.activations.shape[1:])
+        with torch.enable_grad():
+            added = torch.zeros(shape, dtype=self.model.dtype, device=prompts.device, requires_grad=True)
+            self.running.added = added
+            try:
+                value = self(self.activations[prompts, 0] + added[:, 0], torch.zeros_like(prompts), prompts)
+            finally:
+                self.running.added = None
+            (slopes,) = torch.autograd.grad(value.sum(), added)
+        return slopes
+
     def final(self, rows: Tensor, layers: Tensor, prompts: Tensor) -> Tensor:
         """What the head makes its answer of, for each row (see `NeuronModel.final`)."""
         if bool((layers.diff() < 0).any()):

@@ -141,6 +141,9 @@ class WaveBlock:
             vectors = vectors.clone(memory_format=torch.contiguous_format)
             here = vectors.view(running.inside, -1, vectors.shape[-1])
             self._scale(here, torch.zeros_like(self._at) if here.shape[1] == 1 else self._at)
+        if running.added is not None and running.inside:
+            here = vectors.view(running.inside, -1, vectors.shape[-1])
+            vectors = self._plus(here, torch.zeros_like(self._at) if here.shape[1] == 1 else self._at).view_as(vectors)
         return torch.cat([vectors, running.entering])
 
     def _written_over(self, vectors: Tensor) -> Tensor:
@@ -153,6 +156,8 @@ class WaveBlock:
         else:
             full[entering] = running.entering.view(len(entering), *full.shape[1:])
         self._scale(full, self._at)
+        if running.added is not None and running.inside:
+            full = self._plus(full, self._at)
         return full.view(vectors.shape)
 
     def _scale(self, vectors: Tensor, at: Tensor) -> None:
@@ -160,6 +165,12 @@ class WaveBlock:
         if self.running.layer in self.running.later:
             rows, neurons, factors, shifts = self.running.later[self.running.layer]
             vectors[rows, at[rows], neurons] = vectors[rows, at[rows], neurons] * factors + shifts
+
+    def _plus(self, vectors: Tensor, at: Tensor) -> Tensor:
+        """``vectors [row, token, neuron]`` with what is to be added in this layer; differentiable."""
+        assert self.running.added is not None
+        rows = torch.arange(len(vectors), device=vectors.device)
+        return vectors.index_put((rows, at), self.running.added[:, self.running.layer], accumulate=True)
 
     def _leave_ffn(self, _: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor | None:
         """After the output linear: back to ``[row, token, hidden]``, with clean values where nothing has changed."""

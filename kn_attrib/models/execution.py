@@ -41,6 +41,7 @@ class Execution:
     cost : how much the model has been run.
     verdict, whole_verdict : what the guards of the wave found for rows at the answer position, and for rows at all
         tokens; None before their first use.
+    norms_behind : per layer the norm between its feed-forward block and the residual stream; None before it was asked.
     """
 
     settings: Compute = field(default_factory=Compute)
@@ -48,6 +49,7 @@ class Execution:
     cost: Cost = field(default_factory=Cost)
     verdict: Verdict | None = None
     whole_verdict: Verdict | None = None
+    norms_behind: list[nn.Module | None] | None = None
 
     def row_budget(self, device: torch.device) -> int:
         """Bytes that rows may take: the memory budget less copies of weights, but at least a quarter of it."""

@@ -27,11 +27,15 @@ class Attribution:
     values : ``[prompt, layer, neuron]``.
     gap : ``[prompt, layer]``, sum of a layer's attributions minus the difference that they should add up to.
     difference : ``[prompt, layer]``, that difference, e.g. ``f_l(a) − f_l(0)``.
+    error : ``[prompt, layer]``, estimated Euclidean length of the numerical error of a layer's scores.
+    capped : ``[prompt, layer]``, whether a layer ran out of nodes before it was as exact as asked.
     """
 
     values: Tensor
     gap: Tensor | None = None
     difference: Tensor | None = None
+    error: Tensor | None = None
+    capped: Tensor | None = None
 
 
 class Scorer(ABC):

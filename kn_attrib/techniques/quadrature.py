@@ -1,4 +1,4 @@
-"""Quadrature on [0, 1]: the fixed rules of published methods, and how many nodes an integral needs."""
+"""Quadrature on [0, 1]: the fixed rules of published methods."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import numpy as np
 FIXED_RULES = ("gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid", "linspace")
 ADAPTIVE = "adaptive"
 RULES = (ADAPTIVE, *FIXED_RULES)
-LADDER = (4, 12, 32, 96, 256)
-"""Gauss-Legendre nodes that the adaptive rule tries in turn; hardly any row needs more than the third."""
 
 
 def quadrature(rule: str, steps: int) -> tuple[list[float], list[float]]:

@@ -199,6 +199,8 @@ class UnitObjective(RowObjective):
     function : the objective as a function of the vectors.
     """
 
+    is_of_neurons = False
+
     def __init__(self, view: UnitModel, function: RowObjective) -> None:
         super().__init__(function.forward, function.budget)
         self.view = view

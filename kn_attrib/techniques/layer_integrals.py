@@ -1,0 +1,102 @@
+"""Integrals of the objective's gradient over activation rows, adaptively: what several path methods share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kn_attrib.forward.fading import fading_scales
+from kn_attrib.forward.row_objective import RowObjective
+from kn_attrib.forward.rows import Rows
+from kn_attrib.techniques.adaptive_quadrature import Integral, integrate_adaptively
+
+TOLERANCE = 0.01
+"""Default error of a layer's integral, as a share of the prompt's longest."""
+FEW_ROWS = 1024
+"""Rows of one token that hardly cost more than reading the weights for them."""
+KEPT_NODES = 8
+"""Values that a row keeps at a time, on the average, at most."""
+
+
+@dataclass(frozen=True)
+class LayerIntegrals:
+    """Integrated gradients of each layer alone.
+
+    Attributes
+    ----------
+    scores : ``[prompt, layer, neuron]``.
+    error : ``[prompt, layer]``, estimated Euclidean length of a layer's error.
+    capped : ``[prompt, layer]``, whether it ran out of nodes.
+    difference : ``[prompt, layer]``, what a layer's scores should add up to.
+    """
+
+    scores: Tensor
+    error: Tensor
+    capped: Tensor
+    difference: Tensor
+
+    @property
+    def gap(self) -> Tensor:
+        """``[prompt, layer]``, what a layer's scores add up to beyond the difference."""
+        return self.scores.sum(-1) - self.difference
+
+
+def integrate_layers(
+    function: RowObjective,
+    tolerance: float = TOLERANCE,
+    baselines: Tensor | None = None,
+    clean: Tensor | None = None,
+) -> LayerIntegrals:
+    """Integrated gradients of each layer for itself, from a baseline to its clean activations.
+
+    ``(a − b) ⊙ ∫₀¹ ∂f_l(b + α(a − b))/∂w dα``, errors judged by the longest layer of the prompt, since scores of all
+    layers are compared with one another.
+
+    Parameters
+    ----------
+    tolerance : largest error that is accepted, as a share of it.
+    baselines : ``[prompt, layer, neuron]``; zero if not given.
+    clean : gradient at the clean activations, ``[prompt, layer, neuron]``, where it is known already.
+    """
+    activations = function.activations
+    n_layers, width = activations.shape[1:]
+    # Paths from zero alone pass where a norm hides that activations fade.
+    scales = fading_scales(function) if baselines is None and function.is_of_neurons else None
+    slopes = function.clean_slopes() if clean is None else clean
+    row_bytes = KEPT_NODES * n_layers * width * activations.element_size()
+    size = max(1, function.budget // 4 // row_bytes)
+    parts = [
+        _integrals(function, prompts, tolerance, baselines, slopes, scales)
+        for prompts in torch.arange(len(activations), device=activations.device).split(size)
+    ]
+    joined = [torch.cat([getattr(part, name) for part in parts]) for name in ("sums", "error", "capped", "difference")]
+    scores, error, capped, difference = (each.unflatten(0, (len(activations), n_layers)) for each in joined)
+    return LayerIntegrals(scores, error, capped, difference)
+
+
+def _integrals(
+    function: RowObjective,
+    prompts: Tensor,
+    tolerance: float,
+    baselines: Tensor | None,
+    slopes: Tensor,
+    scales: Tensor | None,
+) -> Integral:
+    """Integrals of all layers of some prompts, one row for each prompt and layer."""
+    clean = Rows.of(function.activations[prompts])
+    layers, own = clean.layers, prompts[clean.prompts]
+    start = torch.zeros_like(clean.activations) if baselines is None else baselines[prompts].flatten(0, 1)
+    way = clean.activations - start
+
+    def integrand(rows: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
+        at = start[rows] + alphas.to(way)[:, None] * way[rows]
+        values, gradients = function.evaluate(at, layers[rows], own[rows], gradient=True)
+        assert gradients is not None
+        return values, gradients * way[rows]
+
+    end = (function.clean()[own], slopes[prompts].flatten(0, 1) * way)
+    few = function.is_thin and len(clean) <= FEW_ROWS
+    crowding = None if scales is None else scales[prompts].flatten()
+    return integrate_adaptively(integrand, end, clean.prompts, tolerance, crowding, few_passes=few)
