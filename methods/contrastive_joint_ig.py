@@ -30,26 +30,27 @@ class ContrastiveJointIG(TwoPathScorer, ContrastScorer):
     and since all layers also move together, no layer hides behind another. It looks for what tells the fact from
     others: neurons that it needs but that fire alike on the whole relation get too little, so that silencing to zero
     what it finds lowers the answer less than silencing what `joint_integrated_gradients` finds. Cost per prompt:
-    ``layers × layer_steps + steps`` forwards and backwards, and a forward for each prompt of the facts that are
-    compared with.
+    some 5 forwards and backwards per layer, 9 or more of the whole prompt, and a forward for each prompt of the facts
+    that are compared with.
 
     Parameters
     ----------
     alone : weight of the path on which a layer moves alone, from 0 to 1.
-    steps : Gauss-Legendre nodes of the path on which all move.
-    layer_steps : Gauss-Legendre nodes of the path on which a layer moves alone.
+    steps : Gauss-Legendre nodes of the path on which all move; 0: as many as the tolerance asks for.
+    layer_steps : Gauss-Legendre nodes of the path on which a layer moves alone; 0 as above.
     objective : ``"prob"`` or ``"logprob"``.
+    tolerance : of the adaptive rule, as of `integrated_gradients`.
 
     Raises
     ------
-    MethodError : fewer than one step, a weight that is out of range, an unknown objective, or there is no other fact.
+    MethodError : negative steps, a tolerance that is not positive, a weight that is out of range, an unknown
+        objective, or there is no other fact.
 
     Reference
     ---------
     Sundararajan et al. 2017, arXiv 1703.01365; paths between two runs as in Hanna et al. 2024, arXiv 2403.17806.
     """
 
-    layer_steps: int = 6
     objective: PathObjective = "logprob"
     neurons_only: ClassVar[bool] = True
     reference: ClassVar[str] = "Sundararajan et al. 2017, arXiv 1703.01365; Hanna et al. 2024, arXiv 2403.17806"

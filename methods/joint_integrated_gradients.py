@@ -23,18 +23,20 @@ class JointIntegratedGradients(TwoPathScorer):
     position, as it then stands, is multiplied by the mask ``m``. Where one layer can stand in for another, removing a
     layer alone costs nothing and the first path finds nothing; on the second, both fade. The second by itself
     (``alone=0``) is complete over all layers, ``F(1) − F(0)``, but credits what helps the answer only while all is
-    faint. Cost: ``layers × layer_steps + steps`` forwards and backwards per prompt.
+    faint. Cost per prompt: some 5 forwards and backwards per layer, and 9 or more of the whole prompt.
 
     Parameters
     ----------
     alone : weight of the path on which a layer fades alone, from 0 to 1.
-    steps : Gauss-Legendre nodes of the path on which all fade.
-    layer_steps : Gauss-Legendre nodes of the path on which a layer fades alone.
+    steps : Gauss-Legendre nodes of the path on which all fade; 0: as many as the tolerance asks for.
+    layer_steps : Gauss-Legendre nodes of the path on which a layer fades alone; 0 as above.
     objective : ``"prob"`` or ``"logprob"``.
+    tolerance : of the adaptive rule, as of `integrated_gradients`.
 
     Raises
     ------
-    MethodError : fewer than one step, a weight that is out of range, or an unknown objective.
+    MethodError : negative steps, a tolerance that is not positive, a weight that is out of range, or an unknown
+        objective.
 
     Reference
     ---------

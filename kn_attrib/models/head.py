@@ -211,6 +211,7 @@ class Swept:
 
     @classmethod
     def begin(cls, states: Tensor, weight: Tensor, bias: Tensor | None, answers: Tensor, gradient: bool) -> Swept:
+        """Nothing seen yet but the gold tokens; ``gradient`` asks for the mean unembedding vector too."""
         rows = at_least_float32(states)
         logit = (rows * weight[answers].to(rows)).sum(-1)
         if bias is not None:
@@ -245,11 +246,13 @@ class Swept:
 
     @property
     def gold(self) -> Gold:
+        """The gold tokens among all words seen."""
         rest = self.peak.double() + self.total.log()
         return Gold(self.logit, (self.logit.double() - rest).to(self.logit))
 
     @property
     def top(self) -> Tensor:
+        """The most likely of all words seen, the gold ones included: ``[row]``."""
         return torch.where(self.peak > self.logit, self.word, self.gold_ids)
 
 

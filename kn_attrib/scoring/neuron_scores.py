@@ -31,7 +31,9 @@ class NeuronScores:
     params : its parameters.
     provenance : model, data and versions.
     gap, difference : ``[prompt, layer]`` where the method is complete: Σ score − difference, and the difference.
-    tokens : number of answer tokens of each prompt; values, gap and difference are means over them.
+    error : ``[prompt, layer]``, estimated Euclidean length of the numerical error of a layer's scores, where known.
+    capped : ``[prompt, layer]``, whether a layer ran out of nodes before it was as exact as asked.
+    tokens : number of answer tokens of each prompt; values, gap, difference and error are means over them.
     token_values : ``[answer token, layer, neuron]``, all prompts' tokens one after the other, if they were kept.
     """
 
@@ -46,6 +48,8 @@ class NeuronScores:
     difference: Tensor | None = None
     tokens: tuple[int, ...] = ()
     token_values: Tensor | None = None
+    error: Tensor | None = None
+    capped: Tensor | None = None
 
     def __repr__(self) -> str:
         shape = " × ".join(str(n) for n in self.values.shape)
@@ -112,6 +116,8 @@ class NeuronScores:
             difference=None if self.difference is None else self.difference[index],
             tokens=pick(self.tokens) if self.tokens else (),
             token_values=token_values,
+            error=None if self.error is None else self.error[index],
+            capped=None if self.capped is None else self.capped[index],
         )
 
     def top_k(self, k: int) -> NeuronSet:
@@ -173,7 +179,7 @@ class NeuronScores:
         return cls(**(tensors | texts | record))
 
 
-_TENSORS = ("values", "gap", "difference", "token_values")
+_TENSORS = ("values", "gap", "difference", "token_values", "error", "capped")
 _RECORD = ("facts", "relations", "texts", "method", "params", "provenance", "tokens")
 
 
@@ -199,4 +205,6 @@ def stack_scores(parts: Sequence[NeuronScores]) -> NeuronScores:
         difference=join("difference"),
         tokens=tuple(number for part in parts for number in part.tokens),
         token_values=join("token_values"),
+        error=join("error"),
+        capped=join("capped"),
     )

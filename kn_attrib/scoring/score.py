@@ -18,6 +18,9 @@ from kn_attrib.scoring.registry import make_scorer
 from kn_attrib.scoring.scorer import Attribution, Scorer
 from kn_attrib.store import versions
 
+BY_LAYER = ("gap", "difference", "error", "capped")
+"""What an attribution may say of each prompt and layer."""
+
 
 class SkippedPromptWarning(UserWarning):
     """Some texts of the facts cannot be put to the model and were left out."""
@@ -95,18 +98,21 @@ def score_prompts(
     """`score` for queries that are encoded already (a text's side by side, in order), by a scorer that is fitted."""
     dtype = torch.promote_types(model.dtype, torch.float32)
     values = torch.empty(len(prompts), model.n_layers, model.n_neurons, dtype=dtype)
-    gap = torch.full(values.shape[:2], torch.nan, dtype=dtype)
-    difference = torch.full_like(gap, torch.nan)
+    by_layer = {name: torch.full(values.shape[:2], torch.nan, dtype=dtype) for name in BY_LAYER}
     for indices, batch in model.batches(prompts, max_prompts):
         found = checked(scorer, model, batch)
         values[indices] = found.values.detach().to(values)
-        if found.gap is not None and found.difference is not None:
-            gap[indices] = found.gap.detach().to(gap)
-            difference[indices] = found.difference.detach().to(gap)
+        for name, tensor in by_layer.items():
+            given = getattr(found, name)
+            if given is not None:
+                tensor[indices] = given.detach().to(tensor)
         if progress is not None:
             progress(len(indices))
-    complete = not bool(gap.isnan().any())
     texts = texts_of(prompts)
+    means = {
+        name: None if tensor.isnan().any() else by_text(tensor, prompts, mean=True) for name, tensor in by_layer.items()
+    }
+    capped = means.pop("capped")
     return NeuronScores(
         values=by_text(values, prompts, mean=True),
         facts=tuple(text.fact.id for text in texts),
@@ -115,8 +121,8 @@ def score_prompts(
         method=scorer.name,
         params=scorer.params(),
         provenance=provenance or {},
-        gap=by_text(gap, prompts, mean=True) if complete else None,
-        difference=by_text(difference, prompts, mean=True) if complete else None,
+        capped=None if capped is None else capped > 0,
+        **means,
         tokens=tuple(len(text) for text in texts),
         token_values=values if keep_tokens else None,
     )

@@ -11,6 +11,7 @@ from kn_attrib.errors import MethodError, unknown
 from kn_attrib.facts.prompts import Batch
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.scoring.scorer import Scorer
+from kn_attrib.techniques.layer_integrals import TOLERANCE
 from kn_attrib.techniques.layer_paths import PathObjective, integrate_layers_alone, integrate_layers_together
 
 OBJECTIVES = ("prob", "logprob")
@@ -21,14 +22,19 @@ class TwoPathScorer(Scorer):
     """Parameters of methods that go both paths, and the two integrals."""
 
     alone: float = 0.5
-    steps: int = 16
-    layer_steps: int = 8
+    steps: int = 0
+    layer_steps: int = 0
     objective: PathObjective = "prob"
+    tolerance: float = TOLERANCE
 
     def __post_init__(self) -> None:
         for name in ("steps", "layer_steps"):
-            if getattr(self, name) < 1:
-                raise MethodError(f"{self.name}: {name} is {getattr(self, name)}; expected at least 1.")
+            if getattr(self, name) < 0:
+                raise MethodError(
+                    f"{self.name}: {name} is {getattr(self, name)}; expected at least 1, or 0 (adaptive)."
+                )
+        if not self.tolerance > 0:
+            raise MethodError(f"{self.name}: tolerance is {self.tolerance}; expected a positive share.")
         if not 0 <= self.alone <= 1:
             raise MethodError(f"{self.name}: alone is {self.alone}; expected a weight from 0 to 1.")
         if self.objective not in OBJECTIVES:
@@ -43,9 +49,9 @@ class TwoPathScorer(Scorer):
         """
         parts = []
         if self.alone > 0:
-            parts.append(self.alone * integrate_layers_alone(model, batch, self.objective, self.layer_steps, baselines))
+            given = (model, batch, self.objective, self.layer_steps, self.tolerance, baselines)
+            parts.append(self.alone * integrate_layers_alone(*given))
         if self.alone < 1:
-            parts.append(
-                (1 - self.alone) * integrate_layers_together(model, batch, self.objective, self.steps, baselines)
-            )
+            given = (model, batch, self.objective, self.steps, self.tolerance, baselines)
+            parts.append((1 - self.alone) * integrate_layers_together(*given))
         return torch.stack(parts).sum(0)

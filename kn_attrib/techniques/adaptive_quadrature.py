@@ -178,7 +178,7 @@ class _Work:
         sums, errors, of_panels = self._totals()
         lengths = sums.norm(dim=1)
         longest = lengths.new_zeros(int(self.groups.max()) + 1)
-        longest = longest.index_reduce(0, self.groups, lengths, "amax")[self.groups]
+        longest = longest.scatter_reduce(0, self.groups, lengths, "amax")[self.groups]
         gap = (sums.sum(1) - self.difference).abs() / math.sqrt(sums.shape[1])
         errors = torch.maximum(errors, gap)
         # Below this the values are themselves rounding errors, and no number of nodes brings the gap down.
@@ -190,7 +190,7 @@ class _Work:
         _, _, rough, of_panels = self._judged(tolerance)
         rough &= self.nodes < self.most_nodes
         few = (rough & self.has_three).nonzero()[:, 0]
-        worst = of_panels.new_zeros(len(rough)).index_reduce(0, self.rows, of_panels, "amax")
+        worst = of_panels.new_zeros(len(rough)).scatter_reduce(0, self.rows, of_panels, "amax")
         panels = (rough[self.rows] & (of_panels >= WORST * worst[self.rows])).nonzero()[:, 0]
         return torch.cat([-1 - few, panels])
 

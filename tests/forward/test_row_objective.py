@@ -97,14 +97,17 @@ def test_out_of_memory_halves_the_chunk(tiny: NeuronModel, facts: FactSet, monke
 def test_adaptive_rule_meets_its_tolerance(tiny: NeuronModel, facts: FactSet, tolerance: float) -> None:
     scores = score(tiny, facts, IntegratedGradients(tolerance=tolerance))
     exact = score(tiny, facts, IntegratedGradients(steps=200))
-    assert scores.gap is not None
-    assert scores.difference is not None
-    met = scores.gap.abs() <= tolerance * scores.difference.abs() + 1e-12
-    # What the last rule does not reach is left as it is, and told.
-    for_32 = score(tiny, facts, IntegratedGradients(steps=32)).values
-    assert torch.allclose(scores.values[~met], for_32[~met], atol=1e-12)
-    assert met.double().mean() > 0.9
-    assert distance(scores.values, exact.values) < 10 * tolerance
+    assert scores.error is not None
+    assert scores.capped is not None
+    longest = exact.values.norm(dim=-1).amax(-1, keepdim=True)
+    errors = (scores.values - exact.values).norm(dim=-1)
+    # An estimate is no bound: coarse rules can agree by chance.
+    assert (errors <= tolerance * longest).double().mean() > 0.95
+    assert (errors <= 3 * tolerance * longest).all()
+    assert (scores.error <= 1.05 * tolerance * longest).all()
+    assert not scores.capped.any()
+    # The estimate is one of the coarser of two rules: it hardly ever falls short of the finer one's error.
+    assert (errors <= scores.error + 1e-9 * longest).double().mean() > 0.9
 
 
 def test_adaptive_rule_refines_only_rows_that_need_it(
@@ -167,7 +170,9 @@ def test_precision_is_set_for_scoring_only(precision: str, facts: FactSet, load_
     expected = score(model, facts, "integrated_gradients")
     model.execution.settings = Compute(precision=precision)
     found = score(model, facts, "integrated_gradients")
-    assert distance(found.values, expected.values) < 1e-3
+    # Where processors have matrix units, "medium" rounds to bfloat16, as its documentation says.
+    rough = precision == "medium" and torch.cpu._is_amx_tile_supported()
+    assert distance(found.values, expected.values) < (5e-2 if rough else 1e-3)
     assert found.provenance["precision"] == precision
     assert torch.get_float32_matmul_precision() == "highest"
 

@@ -234,6 +234,16 @@ def test_sets_of_neurons_are_scaled_as_on_the_plain_path(model_type: str, load_t
         assert distance(found, expected.logprob) < LIMITS["float64"]
 
 
+@pytest.mark.parametrize("model_type", TYPES)
+def test_slopes_at_the_clean_activations_are_those_of_unmodified_rows(
+    model_type: str, load_type: Loader, facts: FactSet
+) -> None:
+    model = load_type(model_type)
+    for batch in batches_of(model, facts):
+        wave, plain = (RowObjective(f(model, batch, "logprob"), 10**9) for f in (WaveForward, PlainForward))
+        assert distance(wave.clean_slopes(), plain.clean_slopes()) < LIMITS["float64"]
+
+
 @pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama", "gemma2", "gpt_neox"])
 def test_eager_attention_serves_as_well(model_type: str, load_type: Loader, facts: FactSet) -> None:
     model = load_type(model_type, attention="eager")

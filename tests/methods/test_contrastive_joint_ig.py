@@ -117,7 +117,7 @@ def test_a_layer_alone_moves_from_the_mean_to_its_own(tiny: NeuronModel, facts: 
 def test_what_is_wrong_is_named(tiny: NeuronModel, facts: FactSet) -> None:
     with pytest.raises(MethodError, match="there is no other fact to compare"):
         score(tiny, facts[0], "contrastive_joint_ig")
-    with pytest.raises(MethodError, match="steps is 0"):
-        ContrastiveJointIG(steps=0)
+    with pytest.raises(MethodError, match="steps is -1"):
+        ContrastiveJointIG(steps=-1)
     with pytest.raises(MethodError, match="unknown objective 'logit'"):
         ContrastiveJointIG(objective="logit")  # type: ignore[arg-type]

@@ -44,9 +44,19 @@ def test_alone_is_integrated_gradients_and_between_is_the_mean(tiny: NeuronModel
     assert torch.allclose(both, 0.25 * layers + 0.75 * together, atol=1e-12)
 
 
+@pytest.mark.parametrize("tolerance", [0.01, 0.0001])
+def test_adaptive_rules_are_as_exact_as_asked(tiny: NeuronModel, facts: FactSet, tolerance: float) -> None:
+    for alone in (0.0, 1.0):
+        found = score(tiny, facts, JointIntegratedGradients(alone=alone, tolerance=tolerance)).values
+        exact = score(tiny, facts, JointIntegratedGradients(alone=alone, steps=96, layer_steps=96)).values
+        assert ((found - exact).flatten(1).norm(dim=1) <= 2 * tolerance * exact.flatten(1).norm(dim=1)).all()
+
+
 def test_bad_parameters_are_named() -> None:
-    with pytest.raises(MethodError, match="steps is 0"):
-        JointIntegratedGradients(steps=0)
+    with pytest.raises(MethodError, match="steps is -1"):
+        JointIntegratedGradients(steps=-1)
+    with pytest.raises(MethodError, match="tolerance is nan"):
+        JointIntegratedGradients(tolerance=float("nan"))
     with pytest.raises(MethodError, match="alone is 2"):
         JointIntegratedGradients(alone=2)
     with pytest.raises(MethodError, match="unknown objective 'logit'"):
