@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import string
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from transformers import PreTrainedTokenizerBase
 
@@ -36,14 +38,16 @@ class PromptEncoder:
       encoder reads one mask in the slot and the decoder, which repeats the text, starts with the text up to the slot;
       with neither the encoder reads the text up to the slot.
 
-    The answer has the leading space that the tokenizer gives it there: where the text has one before the slot, or the
-    answer itself begins with one.
+    The answer has the leading space that the tokenizer gives it there: where the text has one (and no more) before the
+    slot, or the answer itself begins with one. Other white space before the slot belongs to the text, and a special
+    token that the text brings along is not added again.
 
     Parameters
     ----------
     tokenizer, kind : of the model.
     start : first token of a decoder (``config.decoder_start_token_id``).
     vocabulary : number of the model's token embeddings, if ids are to be checked against it.
+    longest : most tokens that the model has positions for, if it has a table of them.
     memory : ids of texts (without or with special tokens) that were tokenized before.
     """
 
@@ -51,6 +55,7 @@ class PromptEncoder:
     kind: Kind
     start: int | None = None
     vocabulary: int | None = None
+    longest: int | None = None
     memory: Mapping[tuple[str, bool], list[int]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -155,7 +160,7 @@ class PromptEncoder:
         """The text as the model (an encoder-decoder's encoder) reads it, for an answer of so many tokens."""
         before, after = text.split(SLOT)
         if self.convention in ("prefix", "source prefix"):
-            return before.rstrip()
+            return before
         if self.convention == "sentinel":
             return before + SENTINEL + after
         masks = tokens if self.kind == "masked" else 1
@@ -163,7 +168,7 @@ class PromptEncoder:
 
     def _masked(self, fact: Fact, text: str, tokens: int) -> tuple[list[int], list[int]]:
         """Ids of the text with masks in its slot, and where they are."""
-        ids = self._ids(self._reading(text, tokens), special=True)
+        ids = self._with_specials(self._reading(text, tokens))
         places = [i for i, token in enumerate(ids) if token == self.tokenizer.mask_token_id]
         if len(places) != tokens:
             raise PromptError(
@@ -175,12 +180,13 @@ class PromptEncoder:
         """What the encoder reads (causal models: nothing), and what the answering stack is given before the answer."""
         before, after = text.split(SLOT)
         start = [] if self.start is None else [self.start]
-        source = [] if self.kind == "causal" else self._ids(self._reading(text, 1), special=True)
+        read = self._stem(fact, before) if self.convention == "source prefix" else self._reading(text, 1)
+        source = [] if self.kind == "causal" else self._with_specials(read)
         if self._sentinel is not None and source:
             return source, [*start, self._sentinel]
         if self.convention == "mask and prefix":
-            return source, start + self._opening(before.rstrip())
-        if after.strip(string.punctuation + string.whitespace):
+            return source, start + self._opening(self._stem(fact, before))
+        if not all(_says_nothing(character) for character in after):
             raise PromptError(
                 f"fact {fact.id!r}: {text!r} goes on after the slot {SLOT}; a causal model predicts from the left, "
                 "so the slot must end the text (punctuation aside). Rephrase it, or use a masked model.",
@@ -190,20 +196,40 @@ class PromptEncoder:
             raise PromptError(f"fact {fact.id!r}: {text!r} has nothing before the slot {SLOT} to predict from.")
         if source:
             return source, start
-        return source, self._opening(before.rstrip())
+        return source, self._opening(self._stem(fact, before))
 
     def _opening(self, text: str) -> list[int]:
         """Ids of a text with the special tokens in front of it and none behind: after an end nothing is answered."""
         if not text:
             return self._opening("a")[: -len(self._ids("a"))]
+        front, plain, _ = self._framed(text)
+        return front + plain
+
+    def _with_specials(self, text: str) -> list[int]:
+        """Ids of a text with the special tokens of its model, none of them twice."""
+        if not any(token in text for token in self._frames):
+            return self._ids(text, special=True)
+        front, plain, back = self._framed(text)
+        return front + plain + back
+
+    @cached_property
+    def _frames(self) -> list[str]:
+        """Special tokens that a text may bring along itself."""
+        return [token for token in self.tokenizer.all_special_tokens if token != self.tokenizer.mask_token]
+
+    def _framed(self, text: str) -> tuple[list[int], list[int], list[int]]:
+        """Special tokens before a text that it has not brought along itself, its own ids, and those behind it."""
         plain, full = self._ids(text), self._ids(text, special=True)
         for at in range(len(full) - len(plain) + 1):
             if full[at : at + len(plain)] == plain:
-                return full[: at + len(plain)]
-        return full
+                front, back = full[:at], full[at + len(plain) :]
+                has_front = plain[: len(front)] == front
+                has_back = bool(back) and plain[-len(back) :] == back
+                return [] if has_front else front, plain, [] if has_back else back
+        return full, [], []
 
     def _check(self, fact: Fact, text: str, ids: list[int]) -> None:
-        longest = self.tokenizer.model_max_length
+        longest = min(self.tokenizer.model_max_length, self.longest or self.tokenizer.model_max_length)
         if len(ids) > longest:
             raise PromptError(
                 f"fact {fact.id!r}: {text[:60]!r}… is {len(ids)} tokens; expected at most {longest}, the longest that "
@@ -223,11 +249,26 @@ class PromptEncoder:
             known = self.tokenizer(text, add_special_tokens=special)["input_ids"]
         return list(known)
 
+    def _stem(self, fact: Fact, before: str) -> str:
+        """The text before the answer's first token: all of it, but for a space that the answer begins with.
+
+        Where the tokenizer joins further space to the answer, the last one goes with it.
+        """
+        stem, joined, _ = _parts(fact, before)
+        if stem == before and stem.endswith(" ") and not self._splits(stem, joined):
+            return stem[:-1]
+        return stem
+
+    def _splits(self, stem: str, joined: str) -> bool:
+        """Whether a text's tokens begin with those of its beginning."""
+        prefix = self._ids(stem)
+        return self._ids(joined)[: len(prefix)] == prefix
+
     def _answer_ids(self, fact: Fact, before: str) -> list[int]:
-        before, joined, answer = _parts(fact, before)
-        prefix, joint = self._ids(before), self._ids(joined)
+        _, joined, answer = _parts(fact, before)
+        stem = self._stem(fact, before)
         # A tokenizer that merges across the boundary gives no clean split; the answer alone is the fallback.
-        ids = joint[len(prefix) :] if joint[: len(prefix)] == prefix else self._ids(answer)
+        ids = self._ids(joined)[len(self._ids(stem)) :] if self._splits(stem, joined) else self._ids(answer)
         if not ids or self.tokenizer.unk_token_id in ids:
             pieces = self.tokenizer.convert_ids_to_tokens(ids)
             raise PromptError(
@@ -239,7 +280,18 @@ class PromptEncoder:
 
 
 def _parts(fact: Fact, before: str) -> tuple[str, str, str]:
-    """The text before the slot, the same with the answer, and the answer with the space that it has there."""
-    space = " " if before[-1:].isspace() or fact.answer[:1].isspace() else ""
+    """The text before the slot, the same with the answer, and the answer with the space that it has there.
+
+    One ordinary space before the slot is the answer's, as words are tokenized; any other white space (a newline, a tab,
+    a second space, …) belongs to the text.
+    """
+    one_space = before[-1:] == " " and not before[-2:-1].isspace()
+    stem = before[:-1] if one_space else before
+    space = " " if one_space or (fact.answer[:1].isspace() and not before[-1:].isspace()) else ""
     answer = space + fact.answer.strip()
-    return before.rstrip(), before.rstrip() + answer, answer
+    return stem, stem + answer, answer
+
+
+def _says_nothing(character: str) -> bool:
+    """White space, or punctuation in any script."""
+    return character.isspace() or character in string.punctuation or unicodedata.category(character).startswith("P")

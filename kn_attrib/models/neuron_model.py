@@ -24,7 +24,7 @@ from kn_attrib.models.head import Head
 from kn_attrib.models.hook_points import HookPoints
 from kn_attrib.models.matrices import value_matrix
 from kn_attrib.models.onednn_linears import fast_linears, linears_of
-from kn_attrib.models.passes import answer_only, arguments, at_positions, quiet
+from kn_attrib.models.passes import answer_only, arguments, at_positions, positions_of, quiet
 from kn_attrib.neurons import Neuron, NeuronSet
 
 Edit = Callable[[Tensor], Tensor]
@@ -79,7 +79,7 @@ class NeuronModel:
         self.hook_points: list[nn.Module] = self._points.modules
         embedding: Any = model.get_input_embeddings()
         start = model.config.decoder_start_token_id if kind == "encoder-decoder" else None
-        self.encoder = PromptEncoder(tokenizer, kind, start, embedding.weight.shape[0])
+        self.encoder = PromptEncoder(tokenizer, kind, start, embedding.weight.shape[0], positions_of(model))
         self.execution = Execution(compute or Compute(), linears_of(model))
         self.head = Head(model, kind)
         self._positions: Tensor | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -89,6 +90,25 @@ def dummy_inputs(model: PreTrainedModel, kind: Kind, rows: int = 1) -> dict[str,
 
     source = {"source_ids": text(DUMMY_SOURCE)} if kind == "encoder-decoder" else {}
     return {"input_ids": text(DUMMY_TOKENS)} | source
+
+
+def positions_of(model: PreTrainedModel) -> int | None:
+    """Most tokens that a model has learnt (or listed) positions for; None if it has no table of them.
+
+    Tables may begin with rows that are no positions: up to the padding index (RoBERTa), or an offset (OPT, BART).
+    """
+    sizes = []
+    for name, module in model.named_modules():
+        table: Any = module
+        if isinstance(module, nn.Embedding) and POSITIONS.search(name.rsplit(".", 1)[-1]):
+            unused = getattr(table, "offset", None)
+            if not isinstance(unused, int):
+                unused = 0 if module.padding_idx is None else module.padding_idx + 1
+            sizes.append(module.num_embeddings - unused)
+    return min(sizes, default=None)
+
+
+POSITIONS = re.compile(r"^(wpe|.*position_embeddings?|embed_positions)$")
 
 
 def _special_ids(config: dict[Any, Any]) -> set[int]:

@@ -72,9 +72,10 @@ class Grading:
 
 def integrate_adaptively(
     integrand: Integrand,
-    end: tuple[Tensor, Tensor],
+    value: Tensor,
     groups: Tensor,
     tolerance: float,
+    end: Tensor | None = None,
     scales: Tensor | None = None,
     few_passes: bool = False,
     most_nodes: int = MOST_NODES,
@@ -89,14 +90,15 @@ def integrate_adaptively(
     Parameters
     ----------
     integrand : function value and integrand at places on the path.
-    end : both at the paths' ends, ``[row]`` and ``[row, component]``, known beforehand.
+    value : ``[row]``, the function's value at the paths' ends.
     groups : ``[row]``, index of the group that a row is compared within.
     tolerance : share of the group's longest integral.
+    end : the integrand there, ``[row, component]``, if it is known beforehand.
     scales : ``[row]``, where nodes crowd (`Grading`); evenly if not given.
     few_passes : a call of the integrand costs more than the nodes in it: begin with five, and cut panels finer.
     most_nodes : of one row.
     """
-    work = _Work(integrand, end, groups, scales, most_nodes)
+    work = _Work(integrand, value, end, groups, scales, most_nodes)
     if few_passes:
         work.begin_with_five()
     else:
@@ -112,35 +114,42 @@ class _Work:
     """All panels of all rows: ``[panel, 5, component]``, unless a row has but three nodes, which stand in ``first``."""
 
     def __init__(
-        self, integrand: Integrand, end: tuple[Tensor, Tensor], groups: Tensor, scales: Tensor | None, most_nodes: int
+        self,
+        integrand: Integrand,
+        value: Tensor,
+        end: Tensor | None,
+        groups: Tensor,
+        scales: Tensor | None,
+        most_nodes: int,
     ) -> None:
-        value, last = end
+        self.value, self.end = value, end
         self.integrand, self.groups, self.most_nodes = integrand, groups, most_nodes
-        self.grading = Grading(torch.full_like(value, torch.inf) if scales is None else scales)
-        self.every = torch.arange(len(groups), device=last.device)
-        self.value = value
-        _, stretch = self.grading.places(self.every, torch.ones_like(self.every, dtype=torch.float64))
-        self.last = last * stretch.to(last)[:, None]
-        self.difference = torch.zeros_like(value)
+        self.every = torch.arange(len(groups), device=groups.device)
+        ones = torch.ones_like(self.every, dtype=torch.float64)
+        self.grading = Grading(ones * torch.inf if scales is None else scales)
         self.nodes = torch.zeros_like(self.every)
         self.has_three = torch.zeros_like(self.every, dtype=torch.bool)
-        self.first = last.new_zeros(len(groups), 3, 0)
         self.rows = self.every[:0]
-        self.left = self.width = torch.zeros(0, dtype=torch.float64, device=last.device)
-        self.values = last.new_empty(0, 5, last.shape[1])
+        self.left = self.width = ones[:0]
 
     def _begin(self, places: Sequence[float]) -> Tensor:
         """Integrand of every row at places and at its end, ``[row, node, component]``."""
-        at = torch.tensor(places, dtype=torch.float64, device=self.last.device)
+        asked = places if self.end is not None else (*places, 1.0)
+        at = torch.tensor(asked, dtype=torch.float64, device=self.groups.device)
         n = len(self.every)
         values, slopes = self._at(self.every.repeat(len(at)), at.repeat_interleave(n))
         self.difference = self.value - values[:n]
         self.nodes += len(at)
-        return torch.cat([slopes.unflatten(0, (len(at), n)).transpose(0, 1), self.last[:, None]], 1)
+        found: Tensor = slopes.unflatten(0, (len(at), n)).transpose(0, 1)
+        if self.end is None:
+            return found
+        _, stretch = self.grading.places(self.every, torch.ones_like(self.every, dtype=torch.float64))
+        return torch.cat([found, (self.end * stretch.to(slopes)[:, None])[:, None]], 1)
 
     def begin_with_three(self) -> None:
         self.first = self._begin((0.0, 0.5))
         self.has_three[:] = True
+        self.values = self.first.new_empty(0, 5, self.first.shape[2])
 
     def begin_with_five(self) -> None:
         self.values = self._begin((0.0, 0.25, 0.5, 0.75))
@@ -164,8 +173,8 @@ class _Work:
 
     def _totals(self) -> tuple[Tensor, Tensor, Tensor]:
         """Integral and error of each row, and the error of each panel."""
-        sums = torch.zeros_like(self.last)
-        errors = torch.zeros_like(self.last[:, 0])
+        sums = torch.zeros_like(self.first[:, 0])
+        errors = torch.zeros_like(sums[:, 0])
         three = self.has_three
         begin, middle, last = self.first[three].unbind(1)
         sums[three] = (begin + 4 * middle + last) / 6

@@ -64,11 +64,13 @@ def integrate_layers(
     n_layers, width = activations.shape[1:]
     # Paths from zero alone pass where a norm hides that activations fade.
     scales = fading_scales(function) if baselines is None and function.is_of_neurons else None
-    slopes = function.clean_slopes() if clean is None else clean
+    few = function.is_thin and len(activations) * n_layers <= FEW_ROWS
+    # On a GPU it is calls that cost: rows at the ends of their paths go along with the others.
+    slopes = clean if clean is not None or (few and activations.is_cuda) else function.clean_slopes()
     row_bytes = KEPT_NODES * n_layers * width * activations.element_size()
     size = max(1, function.budget // 4 // row_bytes)
     parts = [
-        _integrals(function, prompts, tolerance, baselines, slopes, scales)
+        _integrals(function, prompts, tolerance, baselines, slopes, scales, few)
         for prompts in torch.arange(len(activations), device=activations.device).split(size)
     ]
     joined = [torch.cat([getattr(part, name) for part in parts]) for name in ("sums", "error", "capped", "difference")]
@@ -81,8 +83,9 @@ def _integrals(
     prompts: Tensor,
     tolerance: float,
     baselines: Tensor | None,
-    slopes: Tensor,
+    slopes: Tensor | None,
     scales: Tensor | None,
+    few: bool,
 ) -> Integral:
     """Integrals of all layers of some prompts, one row for each prompt and layer."""
     clean = Rows.of(function.activations[prompts])
@@ -96,7 +99,7 @@ def _integrals(
         assert gradients is not None
         return values, gradients * way[rows]
 
-    end = (function.clean()[own], slopes[prompts].flatten(0, 1) * way)
-    few = function.is_thin and len(clean) <= FEW_ROWS
+    end = None if slopes is None else slopes[prompts].flatten(0, 1) * way
     crowding = None if scales is None else scales[prompts].flatten()
-    return integrate_adaptively(integrand, end, clean.prompts, tolerance, crowding, few_passes=few)
+    value = function.clean()[own]
+    return integrate_adaptively(integrand, value, clean.prompts, tolerance, end, crowding, few_passes=few)

@@ -126,6 +126,6 @@ def _adaptively(path: _Path, prompts: Tensor, tolerance: float) -> Tensor:
         function = objective_function(path.model, path.batch, path.objective)
         found = fading_scales(function) if function.is_of_neurons else None
         scales = None if found is None else found.amin(1)
-    end = path(prompts, torch.ones_like(prompts, dtype=torch.float64))
-    scores: Tensor = integrate_adaptively(path, end, prompts, tolerance, scales).sums.unflatten(1, path.shape)
+    value, end = path(prompts, torch.ones_like(prompts, dtype=torch.float64))
+    scores: Tensor = integrate_adaptively(path, value, prompts, tolerance, end, scales).sums.unflatten(1, path.shape)
     return scores

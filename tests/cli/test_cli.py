@@ -61,7 +61,7 @@ def test_methods_lists_everything_about_each() -> None:
         assert re.search(rf"^{name}\b", text, re.MULTILINE)
     assert "layer_conductance (also layer_integrated_conductance)" in text
     assert Random.summary() in text
-    assert "parameters: steps=0, rule='adaptive', tolerance=0.001, objective='prob', max_rows=" in text
+    assert "parameters: steps=0, rule='adaptive', tolerance=0.01, objective='prob', max_rows=" in text
     assert "presets: integrated_gradients:dai2022, integrated_gradients:eleuther" in text
     assert "paper: Dai et al. 2022, arXiv 2104.08696" in text
     assert re.search(r"origin: \S+random\.py:\d+", text)

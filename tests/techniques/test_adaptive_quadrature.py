@@ -36,10 +36,11 @@ class Path:
 
     def integral(self, tolerance: float, *, grade: bool = False, alone: bool = True, few: bool = False) -> Integral:
         rows = torch.arange(len(self.scales))
-        end = self(rows, torch.ones(len(rows), dtype=torch.float64))
+        value, end = self(rows, torch.ones(len(rows), dtype=torch.float64))
         self.asked.clear()
-        groups = rows if alone else torch.zeros_like(rows)
-        return integrate_adaptively(self, end, groups, tolerance, self.scales if grade else None, few_passes=few)
+        groups, scales = rows if alone else torch.zeros_like(rows), self.scales if grade else None
+        known = None if few else end
+        return integrate_adaptively(self, value, groups, tolerance, known, scales, few_passes=few)
 
 
 @pytest.mark.parametrize("few", [False, True])
@@ -74,10 +75,10 @@ def test_no_value_is_asked_twice() -> None:
             seen.add(each)
         return inner(rows, alphas)
 
-    end = inner(torch.arange(2), torch.ones(2, dtype=torch.float64))
+    value, _ = inner(torch.arange(2), torch.ones(2, dtype=torch.float64))
     for few in (False, True):
         seen.clear()
-        integrate_adaptively(once, end, torch.arange(2), 1e-5, few_passes=few)
+        integrate_adaptively(once, value, torch.arange(2), 1e-5, few_passes=few)
         assert len(seen) > 40
 
 
@@ -119,8 +120,8 @@ def test_the_map_is_one_to_one_and_its_derivative_right() -> None:
 def test_a_cap_is_told_with_the_error_that_is_left() -> None:
     path = Path("spike", [1e-4, 5.0])
     rows = torch.arange(2)
-    end = path(rows, torch.ones(2, dtype=torch.float64))
-    found = integrate_adaptively(path, end, rows, 1e-6, most_nodes=20)
+    value, end = path(rows, torch.ones(2, dtype=torch.float64))
+    found = integrate_adaptively(path, value, rows, 1e-6, end, most_nodes=20)
     assert found.capped.tolist() == [True, False]
     assert int(found.nodes[0]) < 40
     assert found.error[0] > 1e-6 * found.sums[0].norm()
@@ -136,5 +137,6 @@ def test_a_gap_is_evidence_of_an_error_that_nested_rules_do_not_see() -> None:
         return value, spike[:, None]
 
     row = torch.zeros(1, dtype=torch.long)
-    found = integrate_adaptively(hidden, hidden(row, torch.ones(1, dtype=torch.float64)), row, 0.01)
+    value, _ = hidden(row, torch.ones(1, dtype=torch.float64))
+    found = integrate_adaptively(hidden, value, row, 0.01)
     assert float(found.sums) == pytest.approx(1, abs=0.02)
