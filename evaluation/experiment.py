@@ -32,6 +32,7 @@ from kn_attrib.facts.loading import load_facts
 from kn_attrib.facts.prompts import Prompt
 from kn_attrib.models.cost import spending
 from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.models.torch_defaults import torch_defaults
 from kn_attrib.scoring.method_specs import Method, labelled, make_method
 from kn_attrib.scoring.neuron_scores import NeuronScores
 from kn_attrib.scoring.score import fit, score_prompts
@@ -174,6 +175,7 @@ class Experiment(ABC, Generic[S, U, R]):
         s = self.settings
         return select_facts(self.model, self.facts, limit=s.limit, max_prompts=s.max_prompts, known_share=s.known_share)
 
+    @torch_defaults()
     def run(self) -> R:
         """Measure unit after unit; those that an earlier run has finished are read from its folder."""
         started = time.perf_counter()

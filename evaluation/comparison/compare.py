@@ -13,6 +13,7 @@ from kn_attrib.evaluation.vocabulary import CONTROLS
 from kn_attrib.facts.facts import Fact
 from kn_attrib.facts.loading import load_facts
 from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.models.torch_defaults import torch_defaults
 from kn_attrib.scoring.method_specs import Method, labelled, make_method
 from kn_attrib.scoring.scorer import Scorer
 
@@ -29,6 +30,7 @@ DEFAULT_METHODS = (
 )
 
 
+@torch_defaults()
 def compare(
     model: NeuronModel,
     facts: str | Path | Sequence[Fact],

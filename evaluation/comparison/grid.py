@@ -23,6 +23,7 @@ from kn_attrib.evaluation.report.grid import GRID, Grid
 from kn_attrib.facts.facts import Fact, FactSet
 from kn_attrib.facts.loading import load_facts
 from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.models.torch_defaults import torch_defaults
 from kn_attrib.scoring.method_specs import Method, make_method
 from kn_attrib.scoring.registry import make_scorer, with_params
 from kn_attrib.store import read_json
@@ -70,6 +71,7 @@ class Factor:
         return cls(name.strip(), tuple(yaml.safe_load(level) for level in levels.split(",") if level.strip()))
 
 
+@torch_defaults()
 def compare_grid(
     model: NeuronModel,
     facts: str | Path | Sequence[Fact],

@@ -15,6 +15,7 @@ from torch import nn
 from kn_attrib.facts.facts import Fact
 from kn_attrib.models.anatomy import find_blocks
 from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.models.torch_defaults import torch_defaults
 from kn_attrib.scoring.neuron_scores import NeuronScores
 from kn_attrib.scoring.score import score
 
@@ -45,6 +46,7 @@ def randomised(model: NeuronModel, layers: Sequence[int], seed: int = 0) -> Iter
                 parameter.copy_(before)
 
 
+@torch_defaults()
 def parameter_randomisation(
     model: NeuronModel, facts: Sequence[Fact], method: Any, seed: int = 0, **options: Any
 ) -> pd.DataFrame:

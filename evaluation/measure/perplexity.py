@@ -13,10 +13,12 @@ from torch import Tensor
 from kn_attrib.errors import ConfigError, PromptError
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.models.passes import arguments
+from kn_attrib.models.torch_defaults import torch_defaults
 
 ROWS = 256
 
 
+@torch_defaults()
 def perplexity(model: NeuronModel, texts: Sequence[str]) -> float:
     """Perplexity per token of ordinary sentences, under whatever interventions on all positions are active.
 

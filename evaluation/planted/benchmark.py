@@ -23,6 +23,7 @@ from kn_attrib.facts.facts import Fact
 from kn_attrib.facts.loading import load_facts
 from kn_attrib.models.cost import spending
 from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.models.torch_defaults import torch_defaults
 from kn_attrib.neurons import NeuronSet
 from kn_attrib.scoring.method_specs import Method, expanded, labelled
 from kn_attrib.scoring.neuron_scores import NeuronScores
@@ -35,6 +36,7 @@ DIGITS = {"seconds": 5, "forwards": 1, "backwards": 1}
 """Decimals of what a method costs per prompt."""
 
 
+@torch_defaults()
 def benchmark(
     models: Sequence[str] = MODELS,
     methods: Sequence[str | type[Scorer] | Scorer] = ("all",),

@@ -18,9 +18,11 @@ from kn_attrib.facts.facts import Fact
 from kn_attrib.facts.prompts import Prompt
 from kn_attrib.interventions.silent_sets import values_of_sets
 from kn_attrib.models.neuron_model import NeuronModel, check_neurons
+from kn_attrib.models.torch_defaults import torch_defaults
 from kn_attrib.neurons import NeuronSet
 
 
+@torch_defaults()
 def plant(
     model: NeuronModel,
     fact: Fact,
@@ -67,9 +69,11 @@ class Planter:
     others: Sequence[Fact]
     recipe: Recipe = field(default_factory=Recipe)
 
+    @torch_defaults()
     def __post_init__(self) -> None:
         self.surroundings = Surroundings(self.model, self.others, self.recipe)
 
+    @torch_defaults()
     def plant(self, writings: Sequence[Writing]) -> Plant:
         """Write facts together, and measure each (see `plant`)."""
         # Raises on a neuron that is given twice.

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kn_attrib.errors import ConfigError, NeuronError
 from kn_attrib.models.neuron_model import Edit, NeuronModel, check_neurons
+from kn_attrib.models.torch_defaults import torch_defaults
 from kn_attrib.neurons import NeuronSet
 
 Positions = Literal["answer", "all"]
@@ -60,7 +61,8 @@ def set_activation(
     NeuronError : a neuron does not exist, or ``value`` has another length than the set.
     """
     chosen = NeuronSet(neurons)
-    values = torch.as_tensor(value, device=model.device, dtype=model.dtype)
+    with torch_defaults(gradients=False):
+        values = torch.as_tensor(value, device=model.device, dtype=model.dtype)
     if values.ndim and values.shape != (len(chosen),):
         raise NeuronError(f"value has shape {list(values.shape)}; expected one number or [{len(chosen)}].")
     values = values.expand(len(chosen))
@@ -113,6 +115,7 @@ def ablate_layers(model: NeuronModel, layers: Iterable[int] | None = None) -> It
         yield
 
 
+@torch_defaults()
 def _scale(model: NeuronModel, entries: Sequence[tuple[int, int, float, float]], positions: Positions) -> Edit:
     """Change neurons of rows: ``(row, neuron, factor, shift)``."""
     where, neurons, by, plus = zip(*entries, strict=True)
@@ -145,6 +148,7 @@ def _changed(
     for member, neuron in enumerate(chosen):
         members[neuron.layer].append(member)
 
+    @torch_defaults()  # indices made in inference mode could not be used where gradients are recorded
     def edit_of(layer: int) -> Edit:
         ids = torch.tensor(members[layer], device=model.device)
         indices = torch.tensor([chosen.neurons[m].index for m in members[layer]], device=model.device)

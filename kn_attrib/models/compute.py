@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kn_attrib.errors import ConfigError, unknown
+from kn_attrib.models.torch_defaults import matmul_precision, torch_defaults
 
 Engine = Literal["auto", "plain"]
 PRECISIONS = {"highest": "highest", "tf32": "high", "medium": "medium"}
@@ -71,14 +72,13 @@ def free_memory(device: torch.device) -> int:
 
 @contextmanager
 def computing(precision: str, head: nn.Module | None) -> Iterator[None]:
-    """While active, float32 matrix products run at a precision; the head's stay in full float32."""
-    if precision == "highest":
-        yield
-        return
-    before = torch.get_float32_matmul_precision()
+    """While active, PyTorch is at its defaults, float32 matrix products run at a precision, the head's in float32."""
     with ExitStack() as stack:
-        stack.callback(torch.set_float32_matmul_precision, before)
-        torch.set_float32_matmul_precision(PRECISIONS[precision])
+        stack.enter_context(torch_defaults())
+        stack.enter_context(matmul_precision(PRECISIONS[precision]))
+        if precision == "highest":
+            yield
+            return
         # The CPU's fused attention kernel is many times slower in these modes; its parts are not.
         if not torch.cuda.is_available():
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
@@ -91,12 +91,8 @@ def computing(precision: str, head: nn.Module | None) -> Iterator[None]:
 @contextmanager
 def full_precision() -> Iterator[None]:
     """While active, float32 matrix products are float32 throughout."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
+    with matmul_precision("highest"):
         yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def _is_lossy(module: nn.Module) -> bool:

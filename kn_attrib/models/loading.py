@@ -25,9 +25,12 @@ from transformers.models.auto.modeling_auto import (
 from kn_attrib.errors import ModelError, unknown
 from kn_attrib.facts.prompts import Kind
 from kn_attrib.models.compute import Compute, Engine
+from kn_attrib.models.gguf import architectures_of, dequantized, gguf_file
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.models.shipped import zoo_names, zoo_path
-from kn_attrib.models.validation import validate
+from kn_attrib.models.torch_defaults import torch_defaults
+from kn_attrib.models.validation import check_finite, validate
+from kn_attrib.models.wrappers import check_folder, unwrapped
 
 ZOO_PREFIX = "zoo:"
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -41,6 +44,7 @@ FACTORIES: dict[Kind, Any] = {
 Source = str | Path | tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 
+@torch_defaults()
 def load_model(
     source: Source,
     dtype: str = "float32",
@@ -55,8 +59,9 @@ def load_model(
 
     Parameters
     ----------
-    source : ``"zoo:NAME"``, a Hugging Face id, a local folder, or a pair ``(model, tokenizer)``. A pair's model is
-        used as it is when it has the asked dtype and device already, and copied otherwise; it is never changed.
+    source : ``"zoo:NAME"``, a Hugging Face id, a local folder, a ``.gguf`` file (with the extra ``gguf``), or a pair
+        ``(model, tokenizer)``. A pair's model is used as it is when it has the asked dtype and device already, and
+        copied otherwise; it is never changed. From ``torch.compile`` and PEFT it is unwrapped, with a warning.
     dtype : ``"float32"``, ``"float64"``, ``"float16"`` or ``"bfloat16"``.
     device : a torch device; default CUDA where there is one, else CPU (for a pair: where its model is).
     ffn_pattern : where the feed-forward output linears are, with ``{i}`` for the layer, e.g.
@@ -66,7 +71,8 @@ def load_model(
     Raises
     ------
     ModelError : the source cannot be found or loaded, has no masked, causal or encoder-decoder language-model head,
-        is a mixture of experts, or fails `kn_attrib.models.validation.validate`.
+        is a mixture of experts, has adapters in its feed-forward blocks, is spread over devices or offloaded, gives
+        logits that are not finite in this dtype, or fails `kn_attrib.models.validation.validate`.
     """
     if dtype not in DTYPES:
         raise ModelError(unknown("dtype", str(dtype), DTYPES))
@@ -79,6 +85,7 @@ def load_model(
     where = _device(device or default)
     name = str(source)
     path = str(zoo_path(name.removeprefix(ZOO_PREFIX))) if name.startswith(ZOO_PREFIX) else name
+    check_folder(path)
     kind = _kind_of(name, path)
     tokenizer, model = _read(name, path, kind, DTYPES[dtype])
     return _checked(model.to(where).eval(), tokenizer, kind, name, ffn_pattern, compute)  # type: ignore[arg-type]
@@ -94,6 +101,7 @@ def _checked(
 ) -> NeuronModel:
     try:
         loaded = NeuronModel(model, tokenizer, kind, name, ffn_pattern, compute)
+        check_finite(loaded)
         validate(loaded)
     # What a model's code and torch raise for a dtype without a kernel, shapes that do not fit, arguments that are not
     # taken, and token ids beyond the embeddings; anything else is a fault of ours.
@@ -106,9 +114,12 @@ def _checked(
 
 
 def _read(name: str, path: str, kind: Kind, dtype: torch.dtype) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    file = gguf_file(path)
+    where = Path(path).parent if file else path
+    packed: dict[str, Any] = dequantized() if file else {}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        model, info = FACTORIES[kind].from_pretrained(path, dtype=dtype, output_loading_info=True)
+        tokenizer = AutoTokenizer.from_pretrained(where, **file)
+        model, info = FACTORIES[kind].from_pretrained(where, dtype=dtype, output_loading_info=True, **file, **packed)
     # Whatever is wrong with a folder, each library says so with exceptions of its own (tokenizers: a bare Exception).
     except Exception as error:
         raise ModelError(f"{name!r} could not be loaded: {_line(error)}") from error
@@ -124,9 +135,12 @@ def _read(name: str, path: str, kind: Kind, dtype: torch.dtype) -> tuple[PreTrai
 
 def _from_pair(model: PreTrainedModel, dtype: torch.dtype, device: str | None) -> tuple[PreTrainedModel, Kind, str]:
     """The model with the asked dtype and device, its kind, and a name for it."""
+    model = unwrapped(model)
     where = _device(device) if device else model.device
     kind = _kind_of_class(type(model), model.config)
-    if model.dtype != dtype or model.device != where:
+    # Tensors made in inference mode can never take part in gradients; copies of them made outside can.
+    frozen = any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers()))
+    if model.dtype != dtype or model.device != where or frozen:
         model = copy.deepcopy(model).to(dtype=dtype, device=where)  # type: ignore[call-arg]
     return model, kind, str(model.config.name_or_path or type(model).__name__)
 
@@ -150,21 +164,21 @@ def _device(name: str) -> torch.device:
 
 
 def _kind_of(name: str, path: str) -> Kind:
+    file = gguf_file(path)
     try:
-        config: Any = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
+        config: Any = AutoConfig.from_pretrained(Path(path).parent if file else path, **file)
+    except Exception as error:  # each reader of configurations has exceptions of its own, as in `_read`
         if Path(path).exists():
-            reason = str(error).splitlines()[0]
             raise ModelError(
-                f"{name!r} could not be loaded: {reason} Expected a folder that save_pretrained of a model and its "
-                "tokenizer wrote."
+                f"{name!r} could not be loaded: {_line(error)} Expected a folder that save_pretrained of a model and "
+                "its tokenizer wrote, or a GGUF file."
             ) from error
         zoo = [ZOO_PREFIX + n for n in zoo_names()]
         raise ModelError(
             f"{unknown('model', name, zoo)} It is neither a zoo model, nor a folder with a config.json, nor a Hugging "
             f"Face id that could be fetched ({str(error).splitlines()[0]})."
         ) from error
-    for architecture in config.architectures or ():
+    for architecture in config.architectures or (architectures_of(config) if file else ()):
         kind = _kind_of_name(architecture, config)
         if kind is not None:
             return kind

@@ -25,6 +25,7 @@ from kn_attrib.models.hook_points import HookPoints
 from kn_attrib.models.matrices import value_matrix
 from kn_attrib.models.onednn_linears import fast_linears, linears_of
 from kn_attrib.models.passes import answer_only, arguments, at_positions, positions_of, quiet
+from kn_attrib.models.torch_defaults import torch_defaults
 from kn_attrib.neurons import Neuron, NeuronSet
 
 Edit = Callable[[Tensor], Tensor]
@@ -180,10 +181,14 @@ class NeuronModel:
 
     @contextmanager
     def running(self, positions: Tensor) -> Iterator[None]:
-        """While active the model is in eval mode, its weights are frozen and hooks know the answer positions."""
+        """While active the model is in eval mode, its weights are frozen and hooks know the answer positions.
+
+        PyTorch is at its defaults (`torch_defaults`), but gradients are recorded only where the caller records them.
+        """
         outer, self._positions = self._positions, positions
         try:
-            with quiet(self.model), fast_linears(self.execution.linears), self._points.attached():
+            own = torch_defaults(gradients=False)
+            with own, quiet(self.model), fast_linears(self.execution.linears), self._points.attached():
                 yield
         finally:
             self._positions = outer
@@ -223,6 +228,7 @@ class NeuronModel:
         """The gold tokens ``answers [row]`` at the answer positions, differentiable; parameters as of `logits`."""
         return self.head.gold(self.final(positions, **inputs), answers)
 
+    @torch_defaults()
     def embed(self, batch: Batch) -> Tensor:
         """Token embeddings of a batch, a leaf that gradients can be taken for: ``[prompt, token, hidden]``."""
         embedding = self.model.get_input_embeddings()
@@ -230,6 +236,7 @@ class NeuronModel:
             vectors: Tensor = embedding(batch.input_ids)
         return vectors
 
+    @torch_defaults()
     def record(self, batch: Batch) -> Tensor:
         """Neuron activations at the answer position: ``[prompt, layer, neuron]``."""
         recorded: dict[int, Tensor] = {}
@@ -245,11 +252,13 @@ class NeuronModel:
             self.final(batch.positions, **batch.inputs())
         return torch.stack([recorded[layer] for layer in range(self.n_layers)], dim=1)
 
+    @torch_defaults()
     def answers(self, batch: Batch) -> Answer:
         """The model's answers at the answer position, under whatever interventions are active."""
         with torch.no_grad():
             return self.head.answer(self.final(batch.positions, **batch.inputs()), batch.answers)
 
+    @torch_defaults()
     def answer_probability(self, fact: Fact, split: Split = "prompts", normalised: bool = False) -> Tensor:
         """Probability of the gold answer in each usable text of a fact: ``[text]``.
 

@@ -19,9 +19,11 @@ DUMMY_TOKENS, DUMMY_SOURCE = 4, 5
 
 @contextmanager
 def quiet(model: PreTrainedModel) -> Iterator[None]:
-    """While active the model is in eval mode and its weights are frozen."""
+    """While active the model is in eval mode, its weights are frozen, and modules compiled in place run as written."""
     modules = list(model.modules())
     training = [module for module in modules if module.training]
+    # Compiled code does not see hooks that come later.
+    compiled = [(module, call) for module in modules if (call := module._compiled_call_impl) is not None]
     # Not model.parameters(), which walks through all modules once more: this is done at every pass.
     owned = (parameter for module in modules for parameter in module._parameters.values())
     trainable = [parameter for parameter in owned if parameter is not None and parameter.requires_grad]
@@ -29,9 +31,13 @@ def quiet(model: PreTrainedModel) -> Iterator[None]:
         module.training = False
     for parameter in trainable:
         parameter.requires_grad_(False)
+    for module, _ in compiled:
+        module._compiled_call_impl = None
     try:
         yield
     finally:
+        for module, call in compiled:
+            module._compiled_call_impl = call
         for parameter in trainable:
             parameter.requires_grad_(True)
         for module in training:

@@ -6,15 +6,21 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kn_attrib.errors import ModelError
-from kn_attrib.models.neuron_model import Edit, NeuronModel
+from kn_attrib.facts.prompts import Batch
+from kn_attrib.models.neuron_model import Edit, NeuronModel, dtype_name
 from kn_attrib.models.passes import DUMMY_TOKENS, dummy_inputs
+from kn_attrib.models.torch_defaults import torch_defaults
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+ORDINARY = "In 1889 the Eiffel Tower was opened in Paris, the capital of France."
+ORDINARY_TOKENS = 24
+"""Most tokens of it that are read: small models read no more."""
 CANDIDATES = 64
 """Neurons of a layer among which the one with the longest value vector is changed."""
 
@@ -34,6 +40,46 @@ class Validation:
     least_effect: float
 
 
+@torch_defaults()
+def check_finite(model: NeuronModel) -> None:
+    """Raise ModelError if the logits of an ordinary text, with the special tokens that begin it, are not finite.
+
+    Large models overflow in half precision at the first token above all, which the dummy input does not have.
+    """
+    encoded = list(model.tokenizer(ORDINARY)["input_ids"])[:ORDINARY_TOKENS]
+    embedding: Any = model.model.get_input_embeddings()
+    if not encoded or max(encoded) >= embedding.weight.shape[0]:
+        return  # a tokenizer of another model is found out by those who ask with it
+    ids = torch.tensor([encoded], device=model.device)
+    inputs = dummy_inputs(model.model, model.kind)
+    inputs |= {"source_ids": ids} if model.kind == "encoder-decoder" else {"input_ids": ids}
+    last = torch.tensor([inputs["input_ids"].shape[1] - 1], device=model.device)
+    with torch.no_grad():
+        logits = model.logits(last, **inputs)
+    # Some models rule words out with -inf.
+    _check_numbers(model, logits.nan_to_num(neginf=0.0, nan=torch.nan, posinf=torch.inf), "of an ordinary text")
+
+
+@torch_defaults()
+def check_answers(model: NeuronModel, batch: Batch) -> None:
+    """Raise ModelError if the log-probability of a query's answer is not a number."""
+    _check_numbers(model, model.answers(batch).logprob.nan_to_num(neginf=0.0, nan=torch.nan), "of a prompt's answer")
+
+
+def _check_numbers(model: NeuronModel, values: Tensor, what: str) -> None:
+    if bool(values.isfinite().all()):
+        return
+    dtype = dtype_name(model)
+    wider = {"float16": "bfloat16' or dtype='float32", "bfloat16": "float32"}
+    todo = (
+        f"Its numbers are too large for {dtype}: load it with dtype='{wider[dtype]}'."
+        if dtype in wider
+        else "Are its weights damaged?"
+    )
+    raise ModelError(f"{model.name!r}: the logits {what} in {dtype} are not finite (nan or inf). {todo}")
+
+
+@torch_defaults()
 def validate(model: NeuronModel) -> Validation:
     """Check a model's neurons with one forward pass of a short dummy input.
 

@@ -13,6 +13,8 @@ from kn_attrib.facts.facts import Fact, FactSet
 from kn_attrib.facts.prompts import Batch, Encoding, Prompt, by_text, causes, texts_of
 from kn_attrib.models.compute import computing
 from kn_attrib.models.neuron_model import NeuronModel, dtype_name
+from kn_attrib.models.torch_defaults import torch_defaults
+from kn_attrib.models.validation import check_answers
 from kn_attrib.scoring.neuron_scores import NeuronScores
 from kn_attrib.scoring.registry import make_scorer
 from kn_attrib.scoring.scorer import Attribution, Scorer
@@ -26,6 +28,7 @@ class SkippedPromptWarning(UserWarning):
     """Some texts of the facts cannot be put to the model and were left out."""
 
 
+@torch_defaults()
 def score(
     model: NeuronModel,
     fact_or_facts: Fact | Sequence[Fact],
@@ -58,11 +61,12 @@ def score(
     ------
     PromptError : no text of the facts can be used.
     MethodError : unknown method, or it returned a wrong shape or non-finite scores.
+    ModelError : scores are not finite because the model's answers are not.
     """
     facts = [fact_or_facts] if isinstance(fact_or_facts, Fact) else list(fact_or_facts)
     encoding = model.encode(facts)
     if encoding.skipped:
-        warnings.warn(_left_out(encoding), SkippedPromptWarning, stacklevel=2)
+        warnings.warn(_left_out(encoding), SkippedPromptWarning, stacklevel=3)
     scorer = make_scorer(method)
     provenance: dict[str, object] = {
         "model": model.name,
@@ -86,6 +90,7 @@ def _left_out(encoding: Encoding) -> str:
     )
 
 
+@torch_defaults()
 def score_prompts(
     model: NeuronModel,
     prompts: Sequence[Prompt],
@@ -140,6 +145,7 @@ def checked(scorer: Scorer, model: NeuronModel, batch: Batch) -> Attribution:
     Raises
     ------
     MethodError : it is not; the method is named.
+    ModelError : it is not, and the model's own answers are not finite either.
     """
     with computing(model.execution.settings.precision, model.model.get_output_embeddings()):
         result = scorer.score(model, batch)
@@ -152,6 +158,7 @@ def checked(scorer: Scorer, model: NeuronModel, batch: Batch) -> Attribution:
         )
     bad = int((~found.values.isfinite()).sum())
     if bad:
+        check_answers(model, batch)  # the model's fault rather than the method's
         raise MethodError(
             f"method {scorer.name!r} returned {bad} scores that are not finite (nan or inf) among "
             f"{found.values.numel()}; a score must be a finite number."

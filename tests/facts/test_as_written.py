@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -56,7 +56,7 @@ def byte_level() -> PreTrainedTokenizerFast:
 def sentencepiece() -> PreTrainedTokenizerFast:
     """A tokenizer of Llama 2's kind: spaces are ▁, and one is put before each text."""
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<unk>", "<s>", "</s>"])
     tokenizer.train_from_iterator(CORPUS * 50, trainer)
     tokenizer.add_tokens([AddedToken("\n", normalized=False)])
@@ -148,7 +148,7 @@ def test_the_longest_text_is_the_one_that_the_table_of_positions_holds(name: str
     ids = torch.full((1, longest or 30), 5)
     model(input_ids=ids)
     if longest is not None:
-        with pytest.raises(IndexError):
+        with pytest.raises((IndexError, RuntimeError)):
             model(input_ids=torch.full((1, longest + 1), 5))
 
 

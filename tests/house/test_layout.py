@@ -126,7 +126,15 @@ def test_captums_private_functions_are_called_in_one_place() -> None:
     assert callers == ["kn_attrib/techniques/captum_internals.py"]
 
 
-THEIRS = {"_forward_hooks", "_forward_pre_hooks", "_parameters", "_is_amx_tile_supported", "_linear_pointwise"}
+THEIRS = {
+    "_compiled_call_impl",
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_is_amx_tile_supported",
+    "_linear_pointwise",
+    "_orig_mod",
+    "_parameters",
+}
 """Private names of PyTorch that have no public counterpart."""
 
 
