@@ -30,7 +30,10 @@ class IntegratedGradients(Scorer):
 
     ``score_i = a_i · ∫₀¹ ∂f_l(αa)/∂w_i dα``, one layer at a time, all its neurons scaled together; ``f_l(w)`` is the
     objective with the activation at the answer position of layer ``l`` replaced by ``w``. Complete: the scores of a
-    layer add up to ``f_l(a) − f_l(0)``; gap and difference are returned with the scores.
+    layer add up to ``f_l(a) − f_l(0)``; gap and difference are returned with the scores. Where a norm stands behind
+    the feed-forward block (Gemma 2 and 3, OLMo 2, GLM 4) it undoes the scaling, so that nothing happens on this path
+    but close to its beginning: nearly all of the integral lies below ``α ≈ √ε / rms(a·V)``, some thousandths. A
+    baseline of other facts' activations (`expected_gradients`, `contrastive_joint_ig`) keeps away from there.
 
     Parameters
     ----------

@@ -137,7 +137,7 @@ class ComparisonRows(Result):
 
     @property
     def claim_possible(self) -> bool:
-        """The feed-forward blocks carry enough of the answers for claims about single neurons."""
+        """The answers need the feed-forward blocks: necessary for any claim about single neurons, never sufficient."""
         return self.precondition["high"] < -NO_CLAIM_BELOW
 
     def verdict(self) -> str:
@@ -149,7 +149,10 @@ class ComparisonRows(Result):
             f"(n = {p['n']:.0f})."
         )
         if self.claim_possible:
-            return f"{measured} The feed-forward blocks carry enough of these answers for claims about neurons."
+            return (
+                f"{measured} These answers need the feed-forward blocks, as any text may: whether single neurons are "
+                "about a fact, the other questions tell."
+            )
         return (
             f"{measured} That is not clearly a loss of more than {NO_CLAIM_BELOW:.0%}, so no neuron claim can be made "
             "for this model: the answers are carried elsewhere."

@@ -10,6 +10,7 @@ import pandas as pd
 
 from kn_attrib.evaluation.records.text import interval_text
 from kn_attrib.evaluation.report.comparison_rows import ComparisonRows, rows_with
+from kn_attrib.evaluation.report.specificity import specificity
 from kn_attrib.evaluation.statistics.means import mean_interval, mean_weights, ratio_interval, relations_of
 from kn_attrib.evaluation.statistics.significance import Difference, equivalence_test, holm, paired_difference
 from kn_attrib.evaluation.vocabulary import DROPOUT, HEADLINE, WHOLE_FFN
@@ -183,10 +184,36 @@ def _anything_else(comparison: ComparisonRows) -> Answer:
         # What control neurons do is said for comparison; the answer is about the method's own.
         if neurons == "method":
             unmoved.append(p <= LEVEL)
-    text = f"Suppressing {best}'s refined neurons: {'; '.join(parts)}."
+    text = f"Suppressing {best}'s refined neurons: {'; '.join(parts)}.{_how_specific(comparison, best)}"
+    general = _general(comparison, best)
+    if general:
+        return Answer(question, f"{text} {general}", "yes")
     if not unmoved:
         return Answer(question, text, "unknown")
     return Answer(question, text, "no" if all(unmoved) else "mixed")
+
+
+def _general(comparison: ComparisonRows, method: str) -> str:
+    """That facts of other relations fall, where the whole interval says so; else nothing."""
+    found = effects(comparison, "refined", "method", "other_relation", [method])
+    if not len(found):
+        return ""
+    mean, low, high = _mean_interval(comparison, found)
+    if high >= -MARGIN:
+        return ""
+    fall = f"{-100 * mean:.0f} % [{-100 * high:.0f}, {-100 * low:.0f}]"
+    return f"So other facts fall by {fall}: general machinery, not of this fact alone."
+
+
+def _how_specific(comparison: ComparisonRows, method: str) -> str:
+    """What the fact loses beyond facts of other relations, in nats; nothing where none of them were asked."""
+    found = specificity(comparison, methods=[method], selections=["refined"])
+    if not len(found):
+        return ""
+    row = found.iloc[0]
+    nats = interval_text(row.nats, row.low, row.high, percent=False)
+    more = "more than" if row.low > 0 else "not shown to be more than"
+    return f" Specificity: the fact itself loses {nats} nats of log-probability beyond what they lose ({more} nothing)."
 
 
 def _would_search_do_better(comparison: ComparisonRows) -> Answer:

@@ -64,9 +64,10 @@ def integrate_layers(
     n_layers, width = activations.shape[1:]
     # Paths from zero alone pass where a norm hides that activations fade.
     scales = fading_scales(function) if baselines is None and function.is_of_neurons else None
-    few = function.is_thin and len(activations) * n_layers <= FEW_ROWS
     # On a GPU it is calls that cost: rows at the ends of their paths go along with the others.
-    slopes = clean if clean is not None or (few and activations.is_cuda) else function.clean_slopes()
+    by_call = activations.is_cuda
+    few = (function.is_thin or by_call) and len(activations) * n_layers <= FEW_ROWS
+    slopes = clean if clean is not None or (few and by_call) else function.clean_slopes()
     row_bytes = KEPT_NODES * n_layers * width * activations.element_size()
     size = max(1, function.budget // 4 // row_bytes)
     parts = [

@@ -69,8 +69,9 @@ def test_without_the_search_there_are_no_shares(comparison: Comparison) -> None:
 PAGE = """\
 ## m
 
-Silencing all feed-forward neurons at the answer position changes p(answer) by −90.0 % [−90.0, −90.0] (n = 3). The \
-feed-forward blocks carry enough of these answers for claims about neurons.
+Silencing all feed-forward neurons at the answer position changes p(answer) by −90.0 % [−90.0, −90.0] (n = 3). These \
+answers need the feed-forward blocks, as any text may: whether single neurons are about a fact, the other questions \
+tell.
 
 | method | s / prompt | forwards / prompt | backwards / prompt | k=5 | k=5 of search |
 |---|---|---|---|---|---|

@@ -12,6 +12,7 @@ import pytest
 from kn_attrib import Comparison
 from kn_attrib.evaluation import answers
 from kn_attrib.evaluation.report.questions import strongest
+from kn_attrib.evaluation.report.specificity import specificity
 
 RELATIONS, FACTS = 12, 4
 Effects = dict[tuple[str, str, str], float]
@@ -87,7 +88,15 @@ def test_all_five_questions() -> None:
         ({("good", "method", "same_object"): -0.05}, 1, "yes", "belong to the fact more than to any of these"),
         ({("good", "method", "same_object"): -0.2}, 1, "mixed", "partly neurons of the answer word"),
         ({("good", "method", "same_relation"): -0.55}, 1, "no", "neurons of the answer word and the relation"),
-        ({("good", "method", "other_relation"): -0.3}, 2, "mixed", "not shown to be within ±5%"),
+        ({("good", "method", "other_relation"): -0.3}, 2, "yes", "not shown to be within ±5%"),
+        (
+            {("good", "method", "other_relation"): -0.3},
+            2,
+            "yes",
+            "So other facts fall by 30 % [29, 30]: general",
+        ),
+        ({("good", "method", "other_relation"): 0.3}, 2, "mixed", "not shown to be within ±5%"),
+        ({}, 2, "no", "Specificity: the fact itself loses +0.61 [+0.60, +0.62] nats"),
         ({("good", "method", "plain_text"): -0.3}, 2, "mixed", "not shown to be within ±0.05 nats"),
         ({("greedy_ablation", "method", "target"): -0.9}, 3, "yes", "of what greedy direct search suppresses"),
     ],
@@ -96,6 +105,28 @@ def test_answers_follow_the_rows(changes: Effects, question: int, verdict: str, 
     found = answers(synthetic(BASE | changes))[question]
     assert found.verdict == verdict
     assert words in found.answer
+
+
+def test_specificity_is_what_the_fact_loses_beyond_others() -> None:
+    general = BASE | {("good", "method", "other_relation"): -0.45}
+    for effects, nats, share in ((BASE, 0.6, 0.0), (general, 0.15, 0.75)):
+        table = specificity(synthetic(effects, noise=0.001)).set_index(["method", "selection"])
+        assert set(table.index.get_level_values(0)) == {"good"}  # nobody asked other facts under the others' neurons
+        row = table.loc[("good", "refined")]
+        assert row.nats == pytest.approx(nats, abs=0.002)
+        assert row.low < nats < row.high
+        assert row.share == pytest.approx(share, abs=0.005)
+        assert row.n == RELATIONS * FACTS
+    assert not len(specificity(synthetic(BASE), group="same_planet"))
+
+
+def test_neurons_that_break_everything_are_not_called_specific() -> None:
+    known = {key: mean for key, mean in BASE.items() if key[0] != "twin"}
+    broken = synthetic(known | {("good", "method", "other_relation"): -0.6}, noise=0.05)
+    answer = answers(broken)[2]
+    assert answer.verdict == "yes"
+    assert "(not shown to be more than nothing)" in answer.answer
+    assert "(more than nothing)" in answers(synthetic(known))[2].answer
 
 
 def test_what_is_not_measured_is_not_answered() -> None:
