@@ -47,7 +47,6 @@ def integrate_layers(
     function: RowObjective,
     tolerance: float = TOLERANCE,
     baselines: Tensor | None = None,
-    clean: Tensor | None = None,
 ) -> LayerIntegrals:
     """Integrated gradients of each layer for itself, from a baseline to its clean activations.
 
@@ -58,7 +57,6 @@ def integrate_layers(
     ----------
     tolerance : largest error that is accepted, as a share of it.
     baselines : ``[prompt, layer, neuron]``; zero if not given.
-    clean : gradient at the clean activations, ``[prompt, layer, neuron]``, where it is known already.
     """
     activations = function.activations
     n_layers, width = activations.shape[1:]
@@ -67,7 +65,7 @@ def integrate_layers(
     # On a GPU it is calls that cost: rows at the ends of their paths go along with the others.
     by_call = activations.is_cuda
     few = (function.is_thin or by_call) and len(activations) * n_layers <= FEW_ROWS
-    slopes = clean if clean is not None or (few and by_call) else function.clean_slopes()
+    slopes = None if few and by_call else function.clean_slopes()
     row_bytes = KEPT_NODES * n_layers * width * activations.element_size()
     size = max(1, function.budget // 4 // row_bytes)
     parts = [
