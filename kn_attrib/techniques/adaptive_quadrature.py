@@ -17,10 +17,8 @@ MOST_NODES = 257
 """Nodes of one row after which it is left as it is."""
 WORST = 0.3
 """Panels are bisected whose error is at least this share of the largest of their row."""
-FIRST_CUT, LATER_CUTS = 8, 4
+CUTS = 4
 """Parts that panels are cut into where calls are to be few."""
-HALVING = 30.0
-"""Errors of at most so many times what is asked are mended by halving a smooth row once: they fall by 2⁶."""
 BOOLE = (7 / 90, 32 / 90, 12 / 90, 32 / 90, 7 / 90)
 SIMPSON = (1 / 6, 0.0, 4 / 6, 0.0, 1 / 6)
 
@@ -105,11 +103,8 @@ def integrate_adaptively(
         work.begin_with_five()
     else:
         work.begin_with_three()
-    first = True
     while len(panels := work.unfinished(tolerance)):
-        cut = LATER_CUTS if not first else FIRST_CUT if work.roughest > HALVING else 2
-        work.refine(panels, cut if few_passes else 2)
-        first = False
+        work.refine(panels, CUTS if few_passes else 2)
     return work.result(tolerance)
 
 
@@ -131,7 +126,6 @@ class _Work:
         ones = torch.ones_like(self.every, dtype=torch.float64)
         self.grading = Grading(ones * torch.inf if scales is None else scales)
         self.nodes = torch.zeros_like(self.every)
-        self.roughest = 0.0
         self.has_three = torch.zeros_like(self.every, dtype=torch.bool)
         self.rows = self.every[:0]
         self.left = self.width = ones[:0]
@@ -201,10 +195,8 @@ class _Work:
     def unfinished(self, tolerance: float) -> Tensor:
         """Panels to bisect; a row of three nodes is given as ``-1 - row``."""
         _, errors, allowed, of_panels = self._judged(tolerance)
-        excess = errors / allowed
         rough = errors > allowed
         rough &= self.nodes < self.most_nodes
-        self.roughest = float(excess[rough].max()) if rough.any() else 0.0
         few = (rough & self.has_three).nonzero()[:, 0]
         worst = of_panels.new_zeros(len(rough)).scatter_reduce(0, self.rows, of_panels, "amax")
         panels = (rough[self.rows] & (of_panels >= WORST * worst[self.rows])).nonzero()[:, 0]

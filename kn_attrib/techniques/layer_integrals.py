@@ -14,8 +14,6 @@ from kn_attrib.techniques.adaptive_quadrature import Integral, integrate_adaptiv
 
 TOLERANCE = 0.01
 """Default error of a layer's integral, as a share of the prompt's longest."""
-FEW_ROWS = 1024
-"""Rows of one token that hardly cost more than reading the weights for them."""
 KEPT_NODES = 8
 """Values that a row keeps at a time, on the average, at most."""
 
@@ -62,9 +60,10 @@ def integrate_layers(
     n_layers, width = activations.shape[1:]
     # Paths from zero alone pass where a norm hides that activations fade.
     scales = fading_scales(function) if baselines is None and function.is_of_neurons else None
+    # Whatever else is in the batch: scores of a prompt never depend on its neighbours.
     # On a GPU it is calls that cost: rows at the ends of their paths go along with the others.
     by_call = activations.is_cuda
-    few = (function.is_thin or by_call) and len(activations) * n_layers <= FEW_ROWS
+    few = function.is_thin or by_call
     slopes = None if few and by_call else function.clean_slopes()
     row_bytes = KEPT_NODES * n_layers * width * activations.element_size()
     size = max(1, function.budget // 4 // row_bytes)
