@@ -47,8 +47,8 @@ def perplexity(model: NeuronModel, texts: Sequence[str]) -> float:
 
 def _ids(model: NeuronModel, text: str) -> list[int]:
     ids: list[int] = model.tokenizer(text)["input_ids"]
-    if not 2 <= len(ids) <= model.tokenizer.model_max_length:
-        raise PromptError(f"text {text[:60]!r} is {len(ids)} tokens; expected 2 to {model.tokenizer.model_max_length}.")
+    if not 2 <= len(ids) <= model.encoder.most_tokens:
+        raise PromptError(f"text {text[:60]!r} is {len(ids)} tokens; expected 2 to {model.encoder.most_tokens}.")
     return ids
 
 

@@ -59,6 +59,12 @@ class PromptEncoder:
     memory: Mapping[tuple[str, bool], list[int]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
+    def most_tokens(self) -> int:
+        """The most that a text may have: what the tokenizer names, or fewer if the table of positions is shorter."""
+        named = int(self.tokenizer.model_max_length)
+        return named if self.longest is None else min(named, self.longest)
+
+    @property
     def convention(self) -> str:
         """How answers are asked for: a key of `CONVENTIONS`."""
         if self.kind != "encoder-decoder":
@@ -229,7 +235,7 @@ class PromptEncoder:
         return full, [], []
 
     def _check(self, fact: Fact, text: str, ids: list[int]) -> None:
-        longest = min(self.tokenizer.model_max_length, self.longest or self.tokenizer.model_max_length)
+        longest = self.most_tokens
         if len(ids) > longest:
             raise PromptError(
                 f"fact {fact.id!r}: {text[:60]!r}… is {len(ids)} tokens; expected at most {longest}, the longest that "

@@ -46,9 +46,7 @@ def check_finite(model: NeuronModel) -> None:
 
     Large models overflow in half precision at the first token above all, which the dummy input does not have.
     """
-    encoded = list(model.tokenizer(ORDINARY)["input_ids"])[
-        : min(ORDINARY_TOKENS, model.encoder.longest or ORDINARY_TOKENS)
-    ]
+    encoded = list(model.tokenizer(ORDINARY)["input_ids"])[: min(ORDINARY_TOKENS, model.encoder.most_tokens)]
     embedding: Any = model.model.get_input_embeddings()
     if not encoded or max(encoded) >= embedding.weight.shape[0]:
         return  # a tokenizer of another model is found out by those who ask with it

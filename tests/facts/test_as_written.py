@@ -23,6 +23,7 @@ from transformers import (
 
 from kn_attrib import Fact, load_model
 from kn_attrib.errors import PromptError
+from kn_attrib.evaluation.measure.perplexity import perplexity
 from kn_attrib.facts.encoding import PromptEncoder
 from kn_attrib.models.passes import positions_of
 from natural import natural_folder
@@ -160,6 +161,8 @@ def test_texts_beyond_the_table_are_skipped_though_the_tokenizer_names_no_limit(
     encoding = model.encode(both)
     assert [skipped.cause for skipped in encoding.skipped] == ["too long"]
     assert {prompt.text for prompt in encoding.prompts} == {short}
+    with pytest.raises(PromptError, match="expected 2 to 20"):
+        perplexity(model, ["The capital " * 30])
 
 
 @pytest.mark.parametrize(
