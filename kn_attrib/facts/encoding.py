@@ -153,7 +153,8 @@ class PromptEncoder:
         if self.tokenizer.is_fast:
             offsets = self.tokenizer(read, return_offsets_mapping=True)["offset_mapping"]
             inside = [i for i, (first, last) in enumerate(offsets) if max(first, start) < min(last, end)]
-            return (inside[0], inside[-1] + 1) if inside else None
+            added = self._added_twice(read)
+            return (inside[0] - added, inside[-1] + 1 - added) if inside else None
         # Without offsets: count the tokens of the text up to the subject, and up to its end.
         head = self._opening(read[:start].rstrip())
         whole = self._opening(read[:end])
@@ -217,6 +218,14 @@ class PromptEncoder:
             return self._ids(text, special=True)
         front, plain, back = self._framed(text)
         return front + plain + back
+
+    def _added_twice(self, text: str) -> int:
+        """How many special tokens the tokenizer adds before a text that has brought them along."""
+        if not any(token in text for token in self._frames):
+            return 0
+        front, plain, _ = self._framed(text)
+        full = self._ids(text, special=True)
+        return next(at for at in range(len(full)) if full[at : at + len(front + plain)] == front + plain)
 
     @cached_property
     def _frames(self) -> list[str]:

@@ -37,7 +37,7 @@ CORPUS = [
 
 
 def fact(text: str, answer: str = "Paris") -> Fact:
-    return Fact("f", "France", "capital", answer, prompts=(text,), held_out=())
+    return Fact("f", "capital", "France", answer, prompts=(text,), held_out=())
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,16 @@ def test_one_space_goes_with_the_answer_and_other_white_space_stays(byte_level: 
 
 def test_a_special_token_that_the_text_brings_along_is_not_added_again(byte_level: Any) -> None:
     assert written(byte_level, "<s>The capital of France is [Y]") == written(byte_level, "The capital of France is [Y]")
+
+
+@pytest.mark.parametrize("text", ["The capital of France is [Y]", "<s>The capital of France is [Y]"])
+def test_the_subject_is_found_behind_a_token_that_the_text_brought_along(byte_level: Any, text: str) -> None:
+    encoder = PromptEncoder(byte_level, "causal")
+    (prompt, *_) = encoder.encode(fact(text), text)
+    span = encoder.subject_span(prompt)
+    assert span is not None
+    tokens = byte_level.convert_ids_to_tokens(prompt.input_ids)[slice(*span)]
+    assert byte_level.convert_tokens_to_string(tokens).strip() == "France"
 
 
 def test_masked_texts_may_bring_their_frame_along(tokenizers: dict[str, Any]) -> None:
@@ -157,7 +167,7 @@ def test_texts_beyond_the_table_are_skipped_though_the_tokenizer_names_no_limit(
     config = GPT2Config(vocab_size=len(byte_level), n_embd=8, n_layer=1, n_head=2, n_positions=20)
     model = load_model((GPT2LMHeadModel(config).eval(), byte_level))
     short, long = "The capital of France is [Y]", "The capital " * 30 + "is [Y]"
-    both = Fact("f", "France", "capital", "Paris", prompts=(short, long), held_out=())
+    both = Fact("f", "capital", "France", "Paris", prompts=(short, long), held_out=())
     encoding = model.encode(both)
     assert [skipped.cause for skipped in encoding.skipped] == ["too long"]
     assert {prompt.text for prompt in encoding.prompts} == {short}
