@@ -21,6 +21,7 @@ from kn_attrib.facts.prompts import Kind
 from kn_attrib.models.answers import Answer, Gold, answer_of, gold_of
 from kn_attrib.models.compute import SetPrecision, full_precision
 from kn_attrib.models.passes import answer_only, arguments, at_positions, dummy_inputs, quiet
+from kn_attrib.models.torch_defaults import torch_defaults
 
 LARGE = 2**14
 """Words above which the vocabulary is swept; below, logits are small beside everything else."""
@@ -28,6 +29,8 @@ TILE_ELEMENTS, SMALLEST_TILE = 2**20, 2**10
 """Logits that a tile makes at a time on a CPU (they stay in its cache), and the fewest words of a tile."""
 ON_GPU = 2**5
 """Times as many on a GPU, where a tile is a launch."""
+LOGIT_TENSORS = 6
+"""Tensors of vocabulary width that a row holds at its peak where logits are made."""
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 ROUGH_TOLERANCE = 2e-2  # half precision
 
@@ -172,8 +175,9 @@ class Head:
         weight, bias = module.weight.detach(), None if module.bias is None else module.bias.detach()
         found = Swept.begin(states, weight, bias, answers, gradient)
         elements = TILE_ELEMENTS * (ON_GPU if states.is_cuda else 1)
-        size = max(SMALLEST_TILE, elements // len(states))
-        with full_precision():
+        size = max(SMALLEST_TILE, elements // max(1, len(states)))
+        # A caller's autocast must not reach these products, nor a precision that was asked for the model's own.
+        with torch_defaults(gradients=False), full_precision():
             for start in range(0, len(weight), size):
                 tile = weight[start : start + size]
                 logits = at_least_float32(
@@ -181,10 +185,6 @@ class Head:
                 )
                 found.add(logits, tile, start, answers, ranks)
         return found
-
-
-LOGIT_TENSORS = 6
-"""Tensors of vocabulary width that a row holds at its peak where logits are made."""
 
 
 @dataclass

@@ -80,6 +80,19 @@ def test_ranks_and_most_likely_words_are_those_of_all_logits(monkeypatch: pytest
     assert torch.allclose(found.logprob, expected.logprob, atol=1e-12)
 
 
+def test_a_callers_autocast_does_not_reach_the_sweep() -> None:
+    head = Head(llama(), "causal")
+    states, answers = states_and_answers(20, torch.float32)
+    leaf = states.requires_grad_()
+    expected = head.gold(leaf, answers).logodds
+    (slopes,) = torch.autograd.grad(expected.sum(), leaf)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = head.gold(leaf, answers).logodds
+        (same,) = torch.autograd.grad(found.sum(), leaf)
+    assert torch.equal(found, expected)
+    assert torch.equal(same, slopes)
+
+
 def test_a_certain_answer_keeps_its_log_odds() -> None:
     logits = torch.tensor([[30.0, 0.0, 0.0]])
     gold = gold_of(logits, torch.tensor([0]))
