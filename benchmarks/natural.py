@@ -24,11 +24,12 @@ from torch import Tensor
 
 from kn_attrib import NeuronModel, load_facts, load_model, score
 from kn_attrib.facts.prompts import Prompt
+from kn_attrib.methods import IntegratedGradients
 from kn_attrib.store import versions
 
 METHOD = "integrated_gradients"
 REFERENCE = f"{METHOD}(tolerance=0.0001)"
-HAND_STEPS, HAND_LAYERS = 20, 2
+HAND_STEPS = 20
 TOP = 20
 
 
@@ -107,12 +108,10 @@ def times(folder: str) -> dict[str, Any]:
     rows = model.execution.cost.forwards - before
     _, again = seconds(lambda: score(model, fact, METHOD))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    layers = [0, model.n_layers // 2][:HAND_LAYERS]
+    layers = [0, model.n_layers // 2]
     _, hand = seconds(lambda: [by_hand(model, prompts[-1], layer) for layer in layers])
     many = [prompts[-1]] * 16
     batch = next(iter(model.batches(many)))[1]
-    from kn_attrib.methods import IntegratedGradients
-
     _, batched = seconds(lambda: IntegratedGradients().score(model, batch))
     by_hand_each = hand * model.n_layers / len(layers)
     return {

@@ -10,6 +10,7 @@ from torch import Tensor
 from kn_attrib.forward.fading import fading_scales
 from kn_attrib.forward.row_objective import RowObjective
 from kn_attrib.forward.rows import Rows
+from kn_attrib.models.head import at_least_float32
 from kn_attrib.techniques.adaptive_quadrature import Integral, integrate_adaptively
 
 TOLERANCE = 0.01
@@ -95,9 +96,10 @@ def _integrals(
         at = start[rows] + alphas.to(way)[:, None] * way[rows]
         values, gradients = function.evaluate(at, layers[rows], own[rows], gradient=True)
         assert gradients is not None
-        return values, gradients * way[rows]
+        # Sums and lengths are of single precision at least, whatever the model's.
+        return values, at_least_float32(gradients) * at_least_float32(way)[rows]
 
-    end = None if slopes is None else slopes[prompts].flatten(0, 1) * way
+    end = None if slopes is None else slopes[prompts].flatten(0, 1) * at_least_float32(way)
     crowding = None if scales is None else scales[prompts].flatten()
     value = function.clean()[own]
     return integrate_adaptively(integrand, value, clean.prompts, tolerance, end, crowding, few_passes=few)

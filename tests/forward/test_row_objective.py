@@ -110,6 +110,17 @@ def test_adaptive_rule_meets_its_tolerance(tiny: NeuronModel, facts: FactSet, to
     assert (errors <= scores.error + 1e-9 * longest).double().mean() > 0.9
 
 
+def test_adaptive_scores_of_half_precision_are_sums_of_single_precision(facts: FactSet, load_tiny: Loader) -> None:
+    model = load_tiny("masked", "bfloat16")
+    _, batch = next(iter(model.batches(model.encode(facts[0]).prompts)))
+    found = IntegratedGradients().score(model, batch)
+    assert found.values.dtype == torch.float32
+    assert found.error is not None
+    assert found.error.dtype == torch.float32
+    exact = IntegratedGradients().score(load_tiny("masked", "float32"), batch)
+    assert distance(found.values, exact.values) < 0.1
+
+
 def test_adaptive_rule_refines_only_rows_that_need_it(
     tiny: NeuronModel, facts: FactSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

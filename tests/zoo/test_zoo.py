@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
 from kn_attrib import FactSet, compare, load_facts, load_model, score
@@ -83,6 +84,12 @@ def test_integrated_gradients_are_complete_on_every_layer_by_default() -> None:
     gaps = (scores.gap.abs() / scores.difference.abs().amax(1, keepdim=True)).flatten()
     assert float(gaps.max()) <= 0.05
     assert float(gaps.quantile(0.99)) <= 0.01
+    # And with a tolerance that asks for it, as a share of what each layer carries itself, if that is anything at all.
+    tight = score(model, clear.spread(20), "integrated_gradients(tolerance=0.00001)")
+    assert tight.gap is not None
+    assert tight.difference is not None
+    own, strongest = tight.difference.abs(), tight.difference.abs().amax(1, keepdim=True)
+    assert float((tight.gap.abs() / torch.maximum(own, 1e-3 * strongest)).max()) <= 1e-3
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "bert-plain"])
