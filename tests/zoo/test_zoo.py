@@ -89,7 +89,7 @@ def test_integrated_gradients_are_complete_on_every_layer_by_default() -> None:
     assert tight.gap is not None
     assert tight.difference is not None
     own, strongest = tight.difference.abs(), tight.difference.abs().amax(1, keepdim=True)
-    assert float((tight.gap.abs() / torch.maximum(own, 1e-3 * strongest)).max()) <= 1e-3
+    assert float((tight.gap.abs() / torch.maximum(own, 1e-2 * strongest)).max()) <= 1e-3
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "bert-plain"])
