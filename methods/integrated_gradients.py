@@ -71,6 +71,7 @@ class IntegratedGradients(Scorer):
         "eleuther": {"steps": 20, "rule": "linspace"},
     }
     reference: ClassVar[str] = "Dai et al. 2022, arXiv 2104.08696"
+    any_length: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:

@@ -114,12 +114,19 @@ class Batch:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def __post_init__(self) -> None:
-        for ids in ("input_ids", "source"):
-            lengths = sorted({len(getattr(p, ids)) for p in self.prompts})
+        for lengths in self._lengths():
             if len(lengths) != 1:
                 raise PromptError(
                     f"a batch holds prompts of {lengths} tokens; expected at least one, all of equal length."
                 )
+
+    def _lengths(self) -> tuple[list[int], ...]:
+        return tuple(sorted({len(getattr(p, ids)) for p in self.prompts}) for ids in ("input_ids", "source"))
+
+    @property
+    def longest(self) -> int:
+        """Most tokens of a prompt."""
+        return self._lengths()[0][-1]
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -163,6 +170,36 @@ class Batch:
     def facts(self) -> tuple[Fact, ...]:
         """The fact of each row."""
         return tuple(p.fact for p in self.prompts)
+
+
+@dataclass(frozen=True)
+class MixedBatch(Batch):
+    """Queries of any lengths of a causal model, for methods that ask only what holds for prompts of any length.
+
+    That is the objective as a function of rows (`kn_attrib.forward`), positions and answers; there is no tensor of ids.
+    """
+
+    def __post_init__(self) -> None:
+        if not self.prompts:
+            raise PromptError("a batch holds no prompts; expected at least one.")
+
+    @property
+    def input_ids(self) -> Tensor:
+        """Not there.
+
+        Raises
+        ------
+        PromptError : always.
+        """
+        raise PromptError(
+            f"a batch of prompts of {self._lengths()[0]} tokens has no tensor of ids; ask its `parts`, or leave the "
+            "method's `any_length` at False."
+        )
+
+    @property
+    def parts(self) -> list[tuple[list[int], Batch]]:
+        """Its prompts by length: their indices, and their batch."""
+        return list(batches(self.prompts, self.device, len(self)))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -54,10 +54,11 @@ class CleanPass:
     activations : ``[prompt, layer, neuron]`` at the answer position.
     final : ``[prompt, …]``, what the head makes its answer of.
     inputs : per layer the block's input, ``[prompt, token, hidden]``; the answer token alone in causal models.
-    written : per layer what the feed-forward block writes, ``[prompt, token, hidden]``.
+    written : per layer what the feed-forward block writes, as ``inputs``.
     attended : per layer what its attention module gives, as ``inputs``; None where no such module is seen.
     flat : the feed-forward block sees ``[prompt · token, hidden]``, as OPT's does.
     calls : per layer the block's further arguments, for a batch of one.
+    by_prompt : the further arguments are for all prompts instead, one after another.
     packs, attention_packs : number of values in each block's (attention module's) output, 0 for a bare tensor.
     """
 
@@ -70,9 +71,15 @@ class CleanPass:
     calls: list[Call]
     packs: list[int]
     attention_packs: list[int]
+    by_prompt: bool = False
+
+    def written_at(self, positions: Tensor) -> Tensor:
+        """What feed-forward blocks write at the answer positions: ``[prompt, layer, hidden]``."""
+        rows = torch.arange(len(positions), device=positions.device)
+        return torch.stack([each[rows, positions if each.shape[1] > 1 else 0] for each in self.written], dim=1)
 
 
-class _PrefixLayer(DynamicLayer):
+class PrefixLayer(DynamicLayer):
     """One layer's keys and values before the answer: read, extended by each row's own, never written."""
 
     def __init__(self, keys: Tensor, values: Tensor, running: RunningRows) -> None:
@@ -107,35 +114,41 @@ class CleanPassRecorder:
         self.attended: dict[int, Tensor] = {}
         self.packs: dict[int, int] = {}
         self.attention_packs: dict[int, int] = {}
-        self.calls: dict[int, Call] = {}
         self.flat = False
 
     def record(self, inputs: dict[str, Tensor], positions: Tensor, running: RunningRows) -> CleanPass:
         """Run prompts once: ``input_ids [prompt, token]`` or ``inputs_embeds [prompt, token, hidden]``."""
+        found, cache = self.run(inputs, positions)
+        prefix = None if cache is None else _read_only(cache, running)
+        given: dict[str, Any] = arguments(self.model.kind, {name: each[:1] for name, each in inputs.items()})
+        if prefix is not None:  # the mask still spans all tokens
+            given |= {name: values[:1, -1:] for name, values in inputs.items()}
+        return replace(found, calls=self.calls_of(given, prefix))
+
+    def run(self, inputs: dict[str, Tensor], positions: Tensor) -> tuple[CleanPass, DynamicCache | None]:
+        """The clean pass without its blocks' further arguments, and the keys and values that it leaves."""
         ids = next(iter(inputs.values()))
         n_prompts, n_tokens = ids.shape[:2]
         cache = DynamicCache() if self.prefix else None
         extra = self._cached(cache)
-        with torch.no_grad(), self.model.running(positions):
-            with self._listening():
-                final = self.model.head.final(
-                    lambda: self.model.model(**arguments(self.model.kind, inputs), **extra), positions, n_tokens
-                )
-            prefix = None if cache is None else _read_only(cache, running)
-            self._probe({name: given[:1] for name, given in inputs.items()}, prefix)
+        with torch.no_grad(), self.model.running(positions), self._listening():
+            final = self.model.head.final(
+                lambda: self.model.model(**arguments(self.model.kind, inputs), **extra), positions, n_tokens
+            )
         layers = range(len(self.blocks))
         kept = slice(-1, None) if self.prefix else slice(None)
-        return CleanPass(
+        found = CleanPass(
             activations=torch.stack([self.activations[layer] for layer in layers], dim=1),
             final=final,
             inputs=[self.inputs[layer][:, kept] for layer in layers],
-            written=[self.written[layer].view(n_prompts, n_tokens, -1) for layer in layers],
+            written=[self.written[layer].view(n_prompts, n_tokens, -1)[:, kept] for layer in layers],
             attended=[self._attended(layer, kept) for layer in layers],
             flat=self.flat,
-            calls=[self.calls[layer] for layer in layers],
+            calls=[],
             packs=[self.packs[layer] for layer in layers],
             attention_packs=[self.attention_packs.get(layer, 0) for layer in layers],
         )
+        return found, cache
 
     def _attended(self, layer: int, kept: slice) -> Tensor | None:
         found = self.attended.get(layer)
@@ -184,27 +197,34 @@ class CleanPassRecorder:
 
         return hook
 
-    def _probe(self, inputs: dict[str, Tensor], prefix: Cache | None) -> None:
-        """Ask the model what it hands to each block for a batch of one (masks, rotations, …), without running any."""
+    def calls_of(self, given: dict[str, Any], prefix: Cache | None) -> list[Call]:
+        """What the model hands to each block besides hidden states (masks, rotations, …), without running any.
+
+        Parameters
+        ----------
+        given : the model's arguments, but for those about keys and values.
+        prefix : keys and values before the answer token.
+        """
+        calls: dict[int, Call] = {}
 
         def listen(layer: int) -> Callable[..., Any]:
             def forward(*args: Any, **kwargs: Any) -> Any:
                 states = args[0] if args else kwargs.pop("hidden_states")
-                self.calls[layer] = (args[1:], kwargs)
+                calls[layer] = (args[1:], kwargs)
                 return pack(states, self.packs[layer])
 
             return forward
 
-        given: dict[str, Any] = arguments(self.model.kind, inputs) | self._cached(prefix)
-        if prefix is not None:  # the mask still spans all tokens
-            given |= {name: values[:, -1:] for name, values in inputs.items()}
-        with replaced(self.blocks, [listen(layer) for layer in range(len(self.blocks))]):
-            self.model.model(**given)
+        positions = torch.zeros(len(next(iter(given.values()))), dtype=torch.long, device=self.model.device)
+        with torch.no_grad(), self.model.running(positions):
+            with replaced(self.blocks, [listen(layer) for layer in range(len(self.blocks))]):
+                self.model.model(**given, **self._cached(prefix))
+        return [calls[layer] for layer in range(len(self.blocks))]
 
 
 def _read_only(cache: Cache, running: RunningRows) -> Cache:
     layers: list[Any] = []
     for held in cache.layers:
         recorded: Any = held
-        layers.append(_PrefixLayer(recorded.keys[..., :-1, :], recorded.values[..., :-1, :], running))
+        layers.append(PrefixLayer(recorded.keys[..., :-1, :], recorded.values[..., :-1, :], running))
     return Cache(layers)

@@ -65,11 +65,10 @@ def _scale(norm: nn.Module, written: Tensor, bias: Tensor | None) -> Tensor:
 def _written(function: RowObjective) -> Tensor:
     """What each feed-forward output linear gives at the answer position: ``[prompt, layer, hidden]``."""
     forward = function.forward
-    batch = forward.batch
-    rows = torch.arange(len(batch), device=batch.device)
     if isinstance(forward, WaveForward):
-        return torch.stack([layer[rows, forward.positions] for layer in forward.clean_pass.written], 1)
-    model, found = forward.model, []
+        return forward.clean_pass.written_at(forward.positions)
+    model, batch, found = forward.model, forward.batch, []
+    rows = torch.arange(len(batch), device=batch.device)
 
     def keep(_: nn.Module, __: Any, output: Tensor) -> None:
         found.append(output.view(len(batch), -1, output.shape[-1])[rows, model.positions].clone())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from kn_attrib.errors import ModelError
-from kn_attrib.facts.prompts import Batch, Kind, Prompt
+from kn_attrib.facts.prompts import Batch, Kind, MixedBatch, Prompt
 from kn_attrib.forward.all_tokens import record_all
 from kn_attrib.forward.plain import PlainForward
 from kn_attrib.forward.wave import WaveForward
@@ -51,6 +52,28 @@ def whole_wave_or_none(model: NeuronModel, batch: Batch, objective: Objective) -
     return _checked(model.execution.whole_verdict, model, batch, objective, whole=True)
 
 
+def mixed_wave_or_none(model: NeuronModel, batch: MixedBatch, objective: Objective) -> WaveForward | None:
+    """A wave over prompts of several lengths, if the waves over each length pass and this one does.
+
+    A model whose waves pass and this one does not runs length by length, without a further warning.
+    """
+    verdict = model.execution.mixed_verdict
+    if verdict.reason or any(wave_or_none(model, part, objective) is None for _, part in batch.parts):
+        return None
+    try:
+        wave = WaveForward(model, batch, objective)
+    except ModelError:
+        return None  # this batch's prompts, not the model
+    # What may go wrong is the padding between the shortest prompt and the longest.
+    lengths = [len(prompt.input_ids) for prompt in batch.prompts]
+    extent = min(lengths), max(lengths)
+    if extent not in verdict.extents:
+        with full_precision():
+            verdict.reason = check_clean(wave, [lengths.index(length) for length in extent])
+        verdict.extents.add(extent)
+    return None if verdict.reason else wave
+
+
 def _checked(
     verdict: Verdict, model: NeuronModel, batch: Batch, objective: Objective, whole: bool
 ) -> WaveForward | None:
@@ -61,7 +84,7 @@ def _checked(
         wave = WaveForward(model, batch, objective, whole)
     except ModelError:
         return None  # this batch's prompts, not the model
-    length = wave.ids.shape[1]
+    length = batch.longest
     if length not in verdict.lengths:
         with full_precision():
             verdict.reason = check_clean(wave)
@@ -107,24 +130,24 @@ def check_rows(model: NeuronModel, batch: Batch, whole: bool = False) -> str:
     return ""
 
 
-def check_clean(wave: WaveForward) -> str:
-    """Unmodified rows must give back the clean answer in every layer, at this number of tokens.
+def check_clean(wave: WaveForward, prompts: Sequence[int] = (-1,)) -> str:
+    """Unmodified rows of some prompts must give back the clean answer in every layer.
 
     Returns
     -------
     The reason why the wave is not to be used, empty if it may be.
     """
-    layers = torch.arange(wave.model.n_layers, device=wave.model.device)
-    prompts = torch.full_like(layers, len(wave.batch) - 1)
+    layers = torch.arange(wave.model.n_layers, device=wave.model.device).repeat(len(prompts))
+    owners = torch.tensor(prompts, device=layers.device).repeat_interleave(wave.model.n_layers) % len(wave.batch)
     try:
         with torch.no_grad():
             recorded = record_all(wave.model, wave.positions, **wave.batch.inputs()) if wave.whole else wave.activations
-            found = wave.final(recorded[prompts, layers], layers, prompts)
+            found = wave.final(recorded[owners, layers], layers, owners)
     except Exception as error:  # a model's own code, as in `check_rows`: the plain path is there for all it may raise
         return _cannot_run(error)
-    clean = wave.clean_pass.final[prompts]
+    clean = wave.clean_pass.final[owners]
     errors = (found - clean).norm(dim=-1) / clean.norm(dim=-1)
-    wrong = (~(errors <= _tolerance(wave.model))).nonzero()[:, 0].tolist()
+    wrong = layers[~(errors <= _tolerance(wave.model))].unique().tolist()
     if wrong:
         return f"unmodified rows of layers {wrong} do not give back the clean answer ({errors.max():.1e})"
     return ""

@@ -22,7 +22,7 @@ def bytes_per_row(forward: PlainForward | WaveForward, gradient: bool) -> Tensor
     model = forward.model
     is_wave = isinstance(forward, WaveForward)
     config = model.model.config.get_text_config()
-    tokens = forward.batch.input_ids.shape[1]
+    tokens = forward.batch.longest
     hidden = int(value_matrix(model.ffn_outputs[0]).shape[1])
     heads = int(getattr(config, "num_attention_heads", None) or max(1, hidden // 64))
     # Units other than neurons are fewer, but the feed-forward blocks are as wide as ever.

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from kn_attrib.errors import ModelError
-from kn_attrib.facts.prompts import Batch
+from kn_attrib.facts.prompts import Batch, MixedBatch
 from kn_attrib.forward.clean_pass import CleanPass, CleanPassRecorder, RunningRows
+from kn_attrib.forward.mixed_lengths import record_lengths
 from kn_attrib.forward.tail import run_tail
 from kn_attrib.forward.wave_block import WaveBlock
 from kn_attrib.models.anatomy import find_attention, find_blocks, find_ffn_inputs
@@ -53,7 +54,7 @@ class WaveForward:
     def __post_init__(self) -> None:
         if self.model.kind == "encoder-decoder":
             raise ModelError("it is an encoder-decoder")
-        if self.model.kind == "causal" and not bool((self.positions == self.ids.shape[1] - 1).all()):
+        if self.model.kind == "causal" and any(p.position != len(p.input_ids) - 1 for p in self.batch.prompts):
             raise ModelError("a prompt goes on after the position that predicts its answer")
 
     def __call__(self, rows: Tensor, layers: Tensor, prompts: Tensor) -> Tensor:
@@ -94,7 +95,7 @@ class WaveForward:
         clean = self.clean_pass
         with self.model.running(self.positions):
             hidden = self._blocks(rows.to(self.model.dtype), layers, prompts)
-            final = run_tail(self.model, self.blocks, clean.packs, hidden, self.ids[:1, -1:])
+            final = run_tail(self.model, self.blocks, clean.packs, hidden, self._any_token)
         return self.model.execution.cost.count(final)
 
     def scaled(
@@ -146,6 +147,8 @@ class WaveForward:
     @cached_property
     def clean_pass(self) -> CleanPass:
         """The clean pass, run once."""
+        if isinstance(self.batch, MixedBatch):
+            return record_lengths(self.model, self.blocks, self.batch, self.running)
         recorder = CleanPassRecorder(self.model, self.blocks, prefix=self.causal)
         return recorder.record(self.batch.inputs(), self.positions, self.running)
 
@@ -155,9 +158,9 @@ class WaveForward:
         return self.model.kind == "causal" and not self.whole
 
     @cached_property
-    def ids(self) -> Tensor:
-        """Token ids of the batch: ``[prompt, token]``."""
-        return self.batch.input_ids
+    def _any_token(self) -> Tensor:
+        """``[1, 1]``"""
+        return torch.tensor([self.batch.prompts[0].input_ids[-1:]], device=self.model.device)
 
     @cached_property
     def positions(self) -> Tensor:

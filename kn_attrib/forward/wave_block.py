@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kn_attrib.forward.clean_pass import CleanPass, RunningRows
+from kn_attrib.forward.clean_pass import Call, CleanPass, RunningRows
 from kn_attrib.forward.tail import pack, replaced
 from kn_attrib.models.neuron_model import NeuronModel
 
@@ -54,11 +55,20 @@ class WaveBlock:
         running.layer, running.inside, running.prompts = layer, len(hidden), prompts
         running.entering = self._entering(rows)
         states = torch.cat([hidden, self.clean.inputs[layer][running.entering_prompts]])
-        args, kwargs = self.clean.calls[layer]
+        args, kwargs = self._arguments(layer, prompts)
         with self._hooked():
-            output = self.blocks[layer](states, *args, **_for_rows(kwargs, len(prompts)))
+            output = self.blocks[layer](states, *args, **kwargs)
         behind: Tensor = output[0] if isinstance(output, tuple) else output
         return behind
+
+    def _arguments(self, layer: int, prompts: Tensor) -> Call:
+        """The block's further arguments, as they are for rows of these prompts."""
+        args, kwargs = self.clean.calls[layer]
+        if not self.clean.by_prompt:
+            return args, _for_rows(kwargs, len(prompts))
+        n_prompts = len(self.clean.activations)
+        by_row = partial(_taken, prompts=prompts, n_prompts=n_prompts)
+        return tuple(map(by_row, args)), {name: by_row(given) for name, given in kwargs.items()}
 
     def _entering(self, rows: Tensor) -> Tensor:
         """What rows bring into the block, token by token: ``[token, neuron]``."""
@@ -108,6 +118,8 @@ class WaveBlock:
             shared = {id(given) for given in (*positional, *named.values())}  # of one row, whatever their shape
 
             def cut(given: Any) -> Any:
+                if self.clean.by_prompt:
+                    return _taken(given, torch.arange(inside, device=known.device), len(self.running.prompts))
                 by_row = isinstance(given, Tensor) and given.shape == all_rows and id(given) not in shared
                 return given[:inside] if by_row else given
 
@@ -190,6 +202,13 @@ class WaveBlock:
                 own = clean.scatter(1, answers, own[:, None])
             full = torch.cat([earlier.view(running.inside, tokens, width), own.view(-1, tokens, width)])
         return full.reshape(-1, width) if self.clean.flat else full
+
+
+def _taken(given: Any, prompts: Tensor, n_prompts: int) -> Any:
+    """Of tensors that have an entry for each prompt those of some; rotations are pairs of such tensors."""
+    if isinstance(given, tuple):
+        return tuple(_taken(each, prompts, n_prompts) for each in given)
+    return given[prompts] if isinstance(given, Tensor) and given.shape[:1] == (n_prompts,) else given
 
 
 def _for_rows(kwargs: dict[str, Any], n_rows: int) -> dict[str, Any]:

@@ -21,10 +21,12 @@ class Verdict:
     ----------
     reason : why the wave may not be used; empty if it may.
     lengths : numbers of tokens for which unmodified rows have given back the clean answer.
+    extents : the same of prompts of several lengths: numbers of tokens of the shortest and the longest.
     """
 
     reason: str = ""
     lengths: set[int] = field(default_factory=set)
+    extents: set[tuple[int, int]] = field(default_factory=set)
 
 
 @dataclass
@@ -41,6 +43,7 @@ class Execution:
     cost : how much the model has been run.
     verdict, whole_verdict : what the guards of the wave found for rows at the answer position, and for rows at all
         tokens; None before their first use.
+    mixed_verdict : what they found for rows of prompts of several lengths.
     norms_behind : per layer the norm between its feed-forward block and the residual stream; None before it was asked.
     """
 
@@ -49,6 +52,7 @@ class Execution:
     cost: Cost = field(default_factory=Cost)
     verdict: Verdict | None = None
     whole_verdict: Verdict | None = None
+    mixed_verdict: Verdict = field(default_factory=Verdict)
     norms_behind: list[nn.Module | None] | None = None
 
     def row_budget(self, device: torch.device) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor
 from kn_attrib.errors import MethodError
 from kn_attrib.facts.facts import Fact, FactSet
 from kn_attrib.facts.prompts import Batch, Encoding, Prompt, by_text, causes, texts_of
+from kn_attrib.forward.row_objective import batches_of
 from kn_attrib.models.compute import computing
 from kn_attrib.models.neuron_model import NeuronModel, dtype_name
 from kn_attrib.models.torch_defaults import torch_defaults
@@ -104,7 +105,7 @@ def score_prompts(
     dtype = torch.promote_types(model.dtype, torch.float32)
     values = torch.empty(len(prompts), model.n_layers, model.n_neurons, dtype=dtype)
     by_layer = {name: torch.full(values.shape[:2], torch.nan, dtype=dtype) for name in BY_LAYER}
-    for indices, batch in model.batches(prompts, max_prompts):
+    for indices, batch in batches_of(model, prompts, max_prompts, scorer.any_length):
         found = checked(scorer, model, batch)
         values[indices] = found.values.detach().to(values)
         for name, tensor in by_layer.items():

@@ -51,7 +51,9 @@ class Scorer(ABC):
     - ``reference``: the paper;
     - ``neurons_only``: it cannot score other units (`kn_attrib.units`), since it looks into feed-forward blocks
       (hook points, value vectors), or puts one prompt's activations into another, while a unit's direction may be its
-      own.
+      own;
+    - ``any_length``: it asks of a batch only its objective as a function of rows (`objective_function`), positions and
+      answers, so that prompts of several lengths may come together (`MixedBatch`).
     """
 
     name: ClassVar[str] = ""
@@ -59,6 +61,7 @@ class Scorer(ABC):
     threshold: ClassVar[float] = 0.2
     reference: ClassVar[str] = ""
     neurons_only: ClassVar[bool] = False
+    any_length: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         # Used as it is, without registration, a scorer goes by its class's name.

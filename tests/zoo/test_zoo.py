@@ -85,7 +85,7 @@ def test_integrated_gradients_are_complete_on_every_layer_by_default() -> None:
     assert float(gaps.max()) <= 0.05
     assert float(gaps.quantile(0.99)) <= 0.01
     # And with a tolerance that asks for it, as a share of what each layer carries itself, if that is anything at all.
-    tight = score(model, clear.spread(20), "integrated_gradients(tolerance=0.00001)")
+    tight = score(model, clear.spread(20), "integrated_gradients(tolerance=0.000001)")
     assert tight.gap is not None
     assert tight.difference is not None
     own, strongest = tight.difference.abs(), tight.difference.abs().amax(1, keepdim=True)
