@@ -30,13 +30,19 @@ class PlainPathWarning(UserWarning):
 
 def wave_or_none(model: NeuronModel, batch: Batch, objective: Objective) -> WaveForward | None:
     """The wave over a batch if its guards pass for the model, else None with one warning per model."""
+    verdict = _verdict(model, batch)
+    return None if verdict is None else _checked(verdict, model, batch, objective, whole=False)
+
+
+def _verdict(model: NeuronModel, batch: Batch) -> Verdict | None:
+    """What the guards say of the model; None where it is not to be asked for."""
     if model.execution.settings.engine == "plain" or _is_hooked(model):
         return None
     if model.execution.verdict is None:
         with full_precision():
             model.execution.verdict = Verdict(check_rows(model, batch))
         _warn(model, model.execution.verdict)
-    return _checked(model.execution.verdict, model, batch, objective, whole=False)
+    return model.execution.verdict
 
 
 def whole_wave_or_none(model: NeuronModel, batch: Batch, objective: Objective) -> WaveForward | None:
@@ -53,12 +59,12 @@ def whole_wave_or_none(model: NeuronModel, batch: Batch, objective: Objective) -
 
 
 def mixed_wave_or_none(model: NeuronModel, batch: MixedBatch, objective: Objective) -> WaveForward | None:
-    """A wave over prompts of several lengths, if the waves over each length pass and this one does.
+    """A wave over prompts of several lengths if its guards pass.
 
     A model whose waves pass and this one does not runs length by length, without a further warning.
     """
-    verdict = model.execution.mixed_verdict
-    if verdict.reason or any(wave_or_none(model, part, objective) is None for _, part in batch.parts):
+    of_rows, verdict = _verdict(model, batch), model.execution.mixed_verdict
+    if of_rows is None or of_rows.reason or verdict.reason:
         return None
     try:
         wave = WaveForward(model, batch, objective)

@@ -63,9 +63,8 @@ def integrate_layers(
     scales = fading_scales(function) if baselines is None and function.is_of_neurons else None
     # Whatever else is in the batch: scores of a prompt never depend on its neighbours.
     # On a GPU it is calls that cost: rows at the ends of their paths go along with the others.
-    by_call = activations.is_cuda
-    few = function.is_thin or by_call
-    slopes = None if few and by_call else function.clean_slopes()
+    few = activations.is_cuda
+    slopes = None if few else function.clean_slopes()
     row_bytes = KEPT_NODES * n_layers * width * activations.element_size()
     size = max(1, function.budget // 4 // row_bytes)
     parts = [
