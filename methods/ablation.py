@@ -50,6 +50,7 @@ class Ablation(Scorer):
     screen: float = 1.0
     max_rows: int = 4096
     reference: ClassVar[str] = "Morcos et al. 2018, arXiv 1803.06959"
+    any_length: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 < self.screen <= 1:

@@ -50,6 +50,7 @@ class ExpectedGradients(ContrastScorer):
     seed: int = 0
     neurons_only: ClassVar[bool] = True
     reference: ClassVar[str] = "Erion et al. 2021, arXiv 1906.10670"
+    any_length: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.samples < 1:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kn_attrib.facts.prompts import Prompt, Text
+from kn_attrib.forward.batching import batches_of
 from kn_attrib.interventions.activations import Positions, ablate_layers
 from kn_attrib.interventions.many_rows import answers_of_rows
 from kn_attrib.models.answers import Answer
@@ -91,7 +92,8 @@ class Evaluator:
             rows[query].append(row)
         positions: Positions = "all" if everywhere else "answer"
         found: list[Single] = [(0.0, 0, 0)] * len(wanted)
-        for indices, batch in self.model.batches(queries, min(QUERIES_AT_ONCE, self.max_rows)):
+        at_once = min(QUERIES_AT_ONCE, self.max_rows)
+        for indices, batch in batches_of(self.model, queries, at_once, any_length=not everywhere):
             own = [row for index in indices for row in rows[queries[index]]]
             prompts = [prompt for prompt, index in enumerate(indices) for _ in rows[queries[index]]]
             changes = [wanted[row][1] for row in own]

@@ -216,9 +216,9 @@ class CleanPassRecorder:
             return forward
 
         positions = torch.zeros(len(next(iter(given.values()))), dtype=torch.long, device=self.model.device)
-        with torch.no_grad(), self.model.running(positions):
-            with replaced(self.blocks, [listen(layer) for layer in range(len(self.blocks))]):
-                self.model.model(**given, **self._cached(prefix))
+        listeners = [listen(layer) for layer in range(len(self.blocks))]
+        with torch.no_grad(), self.model.running(positions), replaced(self.blocks, listeners):
+            self.model.model(**given, **self._cached(prefix))
         return [calls[layer] for layer in range(len(self.blocks))]
 
 

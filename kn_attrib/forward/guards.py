@@ -30,6 +30,8 @@ class PlainPathWarning(UserWarning):
 
 def wave_or_none(model: NeuronModel, batch: Batch, objective: Objective) -> WaveForward | None:
     """The wave over a batch if its guards pass for the model, else None with one warning per model."""
+    if isinstance(batch, MixedBatch):
+        return _mixed_wave_or_none(model, batch, objective)
     verdict = _verdict(model, batch)
     return None if verdict is None else _checked(verdict, model, batch, objective, whole=False)
 
@@ -58,7 +60,7 @@ def whole_wave_or_none(model: NeuronModel, batch: Batch, objective: Objective) -
     return _checked(model.execution.whole_verdict, model, batch, objective, whole=True)
 
 
-def mixed_wave_or_none(model: NeuronModel, batch: MixedBatch, objective: Objective) -> WaveForward | None:
+def _mixed_wave_or_none(model: NeuronModel, batch: MixedBatch, objective: Objective) -> WaveForward | None:
     """A wave over prompts of several lengths if its guards pass.
 
     A model whose waves pass and this one does not runs length by length, without a further warning.

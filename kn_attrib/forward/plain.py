@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kn_attrib.facts.prompts import Batch
+from kn_attrib.errors import ModelError
+from kn_attrib.facts.prompts import Batch, MixedBatch
 from kn_attrib.models.answers import Objective, objective_of
 from kn_attrib.models.neuron_model import Edit, NeuronModel
 
@@ -24,11 +25,21 @@ class PlainForward:
     ----------
     model, batch : the prompts that rows refer to.
     objective : ``"prob"``, ``"logprob"`` or ``"logit"``.
+
+    Raises
+    ------
+    ModelError : the prompts are of several lengths.
     """
 
     model: NeuronModel
     batch: Batch
     objective: Objective = "prob"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.batch, MixedBatch):
+            raise ModelError(
+                f"{self.model.name} runs prompts of one length at a time; take them from kn_attrib.forward.batching."
+            )
 
     def __call__(self, rows: Tensor, layers: Tensor, prompts: Tensor) -> Tensor:
         """Objective of each row.

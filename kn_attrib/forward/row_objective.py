@@ -6,16 +6,15 @@ know which one answers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property, singledispatch
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kn_attrib.errors import ModelError
-from kn_attrib.facts.prompts import Batch, MixedBatch, Prompt
-from kn_attrib.forward.guards import mixed_wave_or_none, wave_or_none
+from kn_attrib.facts.prompts import Batch
+from kn_attrib.forward.guards import wave_or_none
 from kn_attrib.forward.memory import bytes_per_row
 from kn_attrib.forward.plain import PlainForward
 from kn_attrib.forward.rows import Rows
@@ -171,31 +170,5 @@ def objective_function(model: NeuronModel, batch: Batch, objective: Objective = 
     PlainPathWarning : once per model, if it has to be run on the plain path; names the type and the reason.
     """
     budget = model.execution.row_budget(model.device)
-    if isinstance(batch, MixedBatch):
-        wave = mixed_wave_or_none(model, batch, objective)
-        if wave is None:
-            raise ModelError(f"{model.name} runs prompts of one length at a time; take them from `batches_of`.")
-        return RowObjective(wave, budget)
     wave = wave_or_none(model, batch, objective)
     return RowObjective(wave or PlainForward(model, batch, objective), budget)
-
-
-def batches_of(
-    model: NeuronModel, prompts: Sequence[Prompt], max_prompts: int, any_length: bool
-) -> Iterator[tuple[list[int], Batch]]:
-    """`NeuronModel.batches`; where it is the same to the asker and the model can, prompts of all lengths together.
-
-    In causal models a row is one token, whatever its prompt's length, and few rows cost hardly less than many.
-    """
-    if not any_length or model.kind != "causal":
-        yield from model.batches(prompts, max_prompts)
-        return
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].input_ids))
-    for start in range(0, len(order), max_prompts):
-        indices = order[start : start + max_prompts]
-        mixed = MixedBatch(tuple(prompts[index] for index in indices), model.device)
-        if len(mixed.parts) > 1 and mixed_wave_or_none(model, mixed, "logit") is not None:
-            yield indices, mixed
-        else:
-            for own, batch in mixed.parts:
-                yield [indices[index] for index in own], batch

@@ -42,6 +42,10 @@ def answers_of_rows(
     positions : ``"answer"`` or ``"all"`` tokens.
     max_rows : most rows at a time; memory is kept by the model's budget too.
 
+    Raises
+    ------
+    ModelError : prompts of several lengths that do not take the fast path.
+
     Yields
     ------
     Indices of some rows, and their answers; every row comes once.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kn_attrib.facts.prompts import Prompt, by_text
+from kn_attrib.forward.batching import batches_of
 from kn_attrib.interventions.many_rows import answers_of_rows
 from kn_attrib.interventions.masks import masked_logprob
 from kn_attrib.models.neuron_model import NeuronModel
@@ -55,7 +56,7 @@ def values_of_sets(
         jobs_of[fact].append(job)
     logprobs = [torch.zeros(len(queries[fact]), dtype=torch.float64) for fact, _ in jobs]
     wanted = [each for each in _places(queries) if each.fact in jobs_of]
-    for indices, batch in model.batches([each.query for each in wanted], QUERIES_AT_ONCE):
+    for indices, batch in batches_of(model, [each.query for each in wanted], QUERIES_AT_ONCE, any_length=True):
         # A row for each set that a query is asked with.
         rows = [(prompt, wanted[i].place, job) for prompt, i in enumerate(indices) for job in jobs_of[wanted[i].fact]]
         sets = [jobs[job][1] for _, _, job in rows]

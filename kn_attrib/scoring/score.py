@@ -11,7 +11,7 @@ from torch import Tensor
 from kn_attrib.errors import MethodError
 from kn_attrib.facts.facts import Fact, FactSet
 from kn_attrib.facts.prompts import Batch, Encoding, Prompt, by_text, causes, texts_of
-from kn_attrib.forward.row_objective import batches_of
+from kn_attrib.forward.batching import batches_of
 from kn_attrib.models.compute import computing
 from kn_attrib.models.neuron_model import NeuronModel, dtype_name
 from kn_attrib.models.torch_defaults import torch_defaults

@@ -10,14 +10,16 @@ import torch
 from torch import Tensor
 
 from architecture_cases import CASES, ON_PLAIN, loaded, prompts_of
-from kn_attrib import NeuronModel, load_facts, load_model
+from kn_attrib import Neuron, NeuronModel, NeuronSet, load_facts, load_model, suppress
 from kn_attrib.errors import ModelError, PromptError
 from kn_attrib.facts.prompts import Batch, MixedBatch, Prompt
+from kn_attrib.forward.batching import batches_of
 from kn_attrib.forward.fading import fading_scales
-from kn_attrib.forward.guards import mixed_wave_or_none
+from kn_attrib.forward.guards import wave_or_none
 from kn_attrib.forward.plain import PlainForward
-from kn_attrib.forward.row_objective import batches_of, objective_function
+from kn_attrib.forward.row_objective import objective_function
 from kn_attrib.forward.wave import WaveForward
+from kn_attrib.interventions.many_rows import answers_of_rows
 from kn_attrib.methods import IntegratedGradients
 from kn_attrib.scoring.score import score_prompts
 
@@ -66,7 +68,7 @@ def test_rows_of_all_lengths_are_as_on_the_plain_path(name: str) -> None:
 def test_types_that_cannot_mix_lengths_run_length_by_length(name: str) -> None:
     model = load_model((CASES[name].build().double(), loaded(name).tokenizer), dtype="float64")
     prompts = mixed(model).prompts
-    assert mixed_wave_or_none(model, MixedBatch(prompts), "prob") is None
+    assert wave_or_none(model, MixedBatch(prompts), "prob") is None
     found = list(batches_of(model, prompts, 64, any_length=True))
     assert [len(indices) for indices, _ in found] == [2, 2, 1]
     assert all(batch.prompts == tuple(prompts[i] for i in indices) for indices, batch in found)
@@ -130,7 +132,7 @@ def test_a_wave_that_does_not_give_the_clean_answer_is_not_used(
 ) -> None:
     fresh = load_model("zoo:gpt2-facts", dtype="float64")
     monkeypatch.setattr("kn_attrib.forward.mixed_lengths.pad", lambda each, by: _shifted(each, by))
-    assert mixed_wave_or_none(fresh, MixedBatch(tuple(prompts)), "prob") is None
+    assert wave_or_none(fresh, MixedBatch(tuple(prompts)), "prob") is None
     assert "clean answer" in fresh.execution.mixed_verdict.reason
     found = score_prompts(fresh, prompts, IntegratedGradients()).values
     monkeypatch.undo()
@@ -140,3 +142,26 @@ def test_a_wave_that_does_not_give_the_clean_answer_is_not_used(
 def _shifted(each: Tensor, by: Sequence[int]) -> Tensor:
     """Padding on the wrong side."""
     return torch.nn.functional.pad(each, (by[0], by[1], by[3], by[2]))
+
+
+def test_answers_of_rows_are_those_of_each_length(model: NeuronModel, prompts: Sequence[Prompt]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    batch = MixedBatch(tuple(prompts))
+    owners = torch.randint(len(batch), (30,), generator=generator).tolist()
+    places = torch.randint(model.n_neurons, (30, 4), generator=generator)
+    sets = [NeuronSet(Neuron(i % model.n_layers, int(j)) for i, j in enumerate(own)) for own in places]
+    found = dict[int, float]()
+    for some, answer in answers_of_rows(model, batch, sets, owners, [0.0] * 30):
+        found |= zip(some, answer.logprob.tolist(), strict=True)
+    for row, (owner, own) in enumerate(zip(owners, sets, strict=True)):
+        alone = Batch((prompts[owner],))
+        with suppress(model, own):
+            expected = float(model.answers(alone).logprob)
+        assert found[row] == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_plain_path_refuses_prompts_of_several_lengths(prompts: Sequence[Prompt]) -> None:
+    plain = load_model("zoo:gpt2-facts", engine="plain")
+    batch = MixedBatch(tuple(prompts))
+    with pytest.raises(ModelError, match="one length at a time"):
+        list(answers_of_rows(plain, batch, [NeuronSet()], [0], [0.0]))
