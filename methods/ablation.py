@@ -51,10 +51,14 @@ class Ablation(Scorer):
     max_rows: int = 4096
     reference: ClassVar[str] = "Morcos et al. 2018, arXiv 1803.06959"
     any_length: ClassVar[bool] = True
+    cheaper: ClassVar[str] = "ablation(screen=0.05) evaluates the 5 % with the largest first-order estimates."
 
     def __post_init__(self) -> None:
         if not 0 < self.screen <= 1:
             raise MethodError(f"ablation: screen is {self.screen}; expected a share of the neurons, above 0, up to 1.")
+
+    def rows_per_prompt(self, model: NeuronModel) -> int:
+        return round(self.screen * model.n_layers * model.n_neurons)
 
     def score(self, model: NeuronModel, batch: Batch) -> Tensor:
         # A difference of probabilities near 1 would lose its digits; between log-odds it keeps them.

@@ -58,6 +58,7 @@ class Restoration(Scorer):
     objective: Objective = "prob"
     max_rows: int = 4096
     neurons_only: ClassVar[bool] = True
+    cheaper: ClassVar[str] = "restoration(draws=3, screen=0.01) takes 17 times fewer."
     reference: ClassVar[str] = "Vig et al. 2020, arXiv 2004.12265; Meng et al. 2022, arXiv 2202.05262"
 
     def __post_init__(self) -> None:
@@ -67,6 +68,9 @@ class Restoration(Scorer):
             raise MethodError(f"restoration: draws is {self.draws}; expected at least 1.")
         if not 0 < self.screen <= 1:
             raise MethodError(f"restoration: screen is {self.screen}; expected a share of the neurons, above 0, to 1.")
+
+    def rows_per_prompt(self, model: NeuronModel) -> int:
+        return round(self.draws * self.screen * model.n_layers * model.n_neurons)
 
     def score(self, model: NeuronModel, batch: Batch) -> Tensor:
         spans = subject_spans(model, batch)

@@ -29,6 +29,7 @@ from kn_attrib.evaluation.vocabulary import USED
 from kn_attrib.facts.facts import FactSet
 from kn_attrib.facts.prompts import Prompt, Text, causes
 from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.scoring.forecast import warn_if_long
 from kn_attrib.scoring.method_specs import Method
 from kn_attrib.scoring.score import checked, fit
 
@@ -92,6 +93,7 @@ class Run:
         _, batch = next(iter(self.model.batches(queries)))
         for method in self.asked.values():
             model = views.of(method.units)[0].model
+            warn_if_long(model, method.scorer, queries_of(views.selection.targets))
             checked(fit(method.scorer, model, queries, contrast), model, batch)
 
     def _contrast(self, selection: Selection) -> list[Prompt]:

@@ -16,6 +16,7 @@ from kn_attrib.models.compute import computing
 from kn_attrib.models.neuron_model import NeuronModel, dtype_name
 from kn_attrib.models.torch_defaults import torch_defaults
 from kn_attrib.models.validation import check_answers
+from kn_attrib.scoring.forecast import warn_if_long
 from kn_attrib.scoring.neuron_scores import NeuronScores
 from kn_attrib.scoring.registry import make_scorer
 from kn_attrib.scoring.scorer import Attribution, Scorer
@@ -58,6 +59,11 @@ def score(
     -------
     NeuronScores with ``values [prompt, layer, neuron]`` in the order of the facts and their texts.
 
+    Warns
+    -----
+    SkippedPromptWarning : texts were left out.
+    LongRunWarning : it is going to take more than ten minutes; says how long, and what would be cheaper.
+
     Raises
     ------
     PromptError : no text of the facts can be used.
@@ -78,6 +84,7 @@ def score(
         "versions": versions(),
     }
     others = model.encoder.encode_all(contrast, "prompts").prompts
+    warn_if_long(model, scorer, encoding.prompts, stacklevel=4)
     fitted = fit(scorer, model, encoding.prompts, others)
     return score_prompts(model, encoding.prompts, fitted, max_prompts, progress, provenance, keep_tokens)
 

@@ -53,7 +53,8 @@ class Scorer(ABC):
       (hook points, value vectors), or puts one prompt's activations into another, while a unit's direction may be its
       own;
     - ``any_length``: it asks of a batch only its objective as a function of rows (`objective_function`), positions and
-      answers, so that prompts of several lengths may come together (`MixedBatch`).
+      answers, so that prompts of several lengths may come together (`MixedBatch`);
+    - ``cheaper``: a sentence that names a cheaper setting, for methods that take long on large models.
     """
 
     name: ClassVar[str] = ""
@@ -62,6 +63,7 @@ class Scorer(ABC):
     reference: ClassVar[str] = ""
     neurons_only: ClassVar[bool] = False
     any_length: ClassVar[bool] = False
+    cheaper: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
         # Used as it is, without registration, a scorer goes by its class's name.
@@ -81,6 +83,10 @@ class Scorer(ABC):
         others : queries of further facts, for contrast.
         """
         return self
+
+    def rows_per_prompt(self, model: NeuronModel) -> int:
+        """Rows through the model for each prompt, where they grow with the number of neurons; else 0."""
+        return 0
 
     @classmethod
     def preset(cls, name: str) -> Self:
