@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kn_attrib import NeuronModel, load_facts, load_model, score
+from kn_attrib import Fact, NeuronModel, list_methods, load_facts, load_model, score
 from kn_attrib.facts.prompts import Prompt
 from kn_attrib.methods import IntegratedGradients
 from kn_attrib.store import versions
@@ -31,6 +31,9 @@ METHOD = "integrated_gradients"
 REFERENCE = f"{METHOD}(tolerance=0.0001)"
 HAND_STEPS = 20
 TOP = 20
+METHOD_PROMPTS = 4
+CHEAP = {"ablation": "ablation(screen=0.05)"}
+"""What is timed in the place of methods that take more than a minute for a prompt."""
 
 
 def seconds(run: Callable[[], Any]) -> tuple[Any, float]:
@@ -72,14 +75,13 @@ def gemm_peak() -> float:
 
 
 def errors(folder: str, n_facts: int) -> dict[str, Any]:
-    """Of the default against tight integrals in double precision: one prompt of facts of different relations."""
+    """Of the default against tight integrals in double precision: one prompt each of facts of all relations in turn."""
     single, double = load_model(folder), load_model(folder, dtype="float64")
-    facts = load_facts("world")
-    relations = facts.relations[:n_facts]
+    clear = load_facts("world").where(lambda fact: not fact.is_ambiguous)
+    facts = [with_prompts(single, fact, 1) for fact in clear.spread(n_facts)]
+    relations = {fact.relation for fact in facts}
     lengths, rows, agree = [], [], []
-    for relation in relations:
-        fact = next(f for f in facts.of(relation) if not f.is_ambiguous)
-        fact = replace(fact, prompts=fact.prompts[:1])
+    for fact in facts:
         found, exact = (score(m, fact, method) for m, method in ((single, METHOD), (double, REFERENCE)))
         for ours, right in zip(found.values.double(), exact.values, strict=True):
             lengths.append(float((ours - right).norm() / right.norm()))
@@ -96,6 +98,28 @@ def errors(folder: str, n_facts: int) -> dict[str, Any]:
         "worst_layer_of_longest": max(rows),
         "mean_top_20_agreement": sum(agree) / len(agree),
     }
+
+
+def with_prompts(model: NeuronModel, fact: Fact, most: int) -> Fact:
+    """A fact with its first texts that the model can be asked."""
+    texts = dict.fromkeys(prompt.text for prompt in model.encode(fact).prompts)
+    return replace(fact, prompts=tuple(texts)[:most])
+
+
+def every_method(folder: str, cheap: dict[str, str]) -> dict[str, Any]:
+    """CPU seconds per prompt of every method: one fact × 4 prompts, with twelve others to compare with."""
+    model = load_model(folder)
+    facts = load_facts("world")
+    fact = with_prompts(model, facts["capital:France"], METHOD_PROMPTS)
+    others = [other for other in facts.spread(12) if other.id != fact.id]
+    found = {}
+    for name in list_methods():
+        spec = cheap.get(name, name)
+        scores, spent = seconds(lambda spec=spec: score(model, fact, spec, contrast=others))  # type: ignore[misc]
+        finite = bool(scores.values.isfinite().all())
+        found[name] = {"method": spec, "seconds_per_prompt": spent / METHOD_PROMPTS, "finite": finite}
+        print(name, found[name], flush=True)
+    return found
 
 
 def times(folder: str) -> dict[str, Any]:
@@ -139,7 +163,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--models", default="smollm2,gemma3")
-    parser.add_argument("--facts", type=int, default=10, help="facts (of as many relations) that errors are taken over")
+    parser.add_argument(
+        "--facts", type=int, default=60, help="facts, of all relations in turn, that errors are taken over"
+    )
+    parser.add_argument("--every-method", action="store_true", help="time every registered method too")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "natural_cpu.json")
     args = parser.parse_args()
     found: dict[str, Any] = {"machine": platform.processor() or platform.machine(), "versions": versions()}
@@ -151,6 +178,8 @@ def main() -> None:
         if args.facts:
             found[name] |= alone(errors, folder, args.facts)
             print(name, json.dumps(found[name], indent=1), flush=True)
+        if args.every_method:
+            found[name]["methods"] = alone(every_method, folder, CHEAP)
     args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 

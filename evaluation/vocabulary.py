@@ -104,7 +104,10 @@ def check_interventions(names: Sequence[str]) -> None:
             raise ConfigError(unknown("intervention", name, INTERVENTIONS))
 
 
-# Selections: how neurons are taken from a method's scores. "refined", "k=5" (the top five), and the points of curves.
+# Selections: how neurons are taken from a method's scores. "refined", "specific" (of these, what facts of other
+# relations do not have as well: `specific_sets`), "k=5" (the top five), and the points of curves.
+
+SPECIFIC = "specific"
 
 CURVE = "share="
 """How selections of deletion and insertion curves begin: ``share=0.01``."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kn_attrib.errors import MethodError
 from kn_attrib.facts.prompts import Prompt
+from kn_attrib.forward.batching import batches_of
 from kn_attrib.interventions.silent_sets import Measure, slopes_of_sets, values_of_sets
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.neurons import Neuron, NeuronSet
@@ -85,7 +86,7 @@ class GreedyAblation(FactScorer):
             return []
         scorer = make_scorer(self.against).fit(model, pool.prompts, pool.others)
         values = torch.empty(len(pool.prompts), model.n_layers * model.n_neurons, dtype=torch.float64)
-        for indices, batch in model.batches(pool.prompts):
+        for indices, batch in batches_of(model, pool.prompts, 64, scorer.any_length):
             found = scorer.score(model, batch)
             scores = found if isinstance(found, Tensor) else found.values
             values[indices] = scores.detach().flatten(1).cpu().double()

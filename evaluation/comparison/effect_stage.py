@@ -79,17 +79,29 @@ class Measurement:
         return frame
 
     def whole_ffn(self, evaluator: Evaluator, targets: Sequence[Candidate]) -> None:
-        """Every feed-forward neuron at zero, in all layers and in each alone."""
+        """Every feed-forward neuron at zero: in all layers, for control facts too, and in each layer alone."""
         model = evaluator.model
-        layers: list[tuple[str, list[int] | None]] = [("all", None)]
-        layers += [(f"layer {layer}", [layer]) for layer in range(model.n_layers) if model.n_layers > 1]
-        texts = [text for c in targets for text in self.groups[c.fact.id]["target"]]
-        clean = evaluator.run([Job(text, INTACT, 1.0) for text in texts])
-        for selection, which in layers:
-            before, after = iter(clean), iter(evaluator.without_ffn(texts, which))
-            size = model.n_neurons * (model.n_layers if which is None else 1)
-            for c in targets:
-                cell = Cell(c, WHOLE_FFN, selection, "method", INTACT, "suppress", Change(0.0), "target")
+        self._without_ffn(evaluator, targets, "all", None, "target")
+        self._without_ffn(evaluator, targets, "all", None, "other_relation")
+        for layer in range(model.n_layers if model.n_layers > 1 else 0):
+            self._without_ffn(evaluator, targets, f"layer {layer}", [layer], "target")
+
+    def _without_ffn(
+        self,
+        evaluator: Evaluator,
+        targets: Sequence[Candidate],
+        selection: str,
+        layers: list[int] | None,
+        group: Group,
+    ) -> None:
+        texts = [text for c in targets for text in self.groups[c.fact.id][group]]
+        before = iter(evaluator.run([Job(text, INTACT, 1.0) for text in texts]))
+        after = iter(evaluator.without_ffn(texts, layers))
+        model = evaluator.model
+        size = model.n_neurons * (model.n_layers if layers is None else len(layers))
+        for c in targets:
+            cell = Cell(c, WHOLE_FFN, selection, "method", INTACT, "suppress", Change(0.0), group)
+            if self._texts(cell):
                 self._add(cell, size, before, after)
 
     def dropout(self, evaluator: Evaluator, targets: Sequence[Candidate]) -> None:

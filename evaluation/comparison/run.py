@@ -14,7 +14,7 @@ import pandas as pd
 from kn_attrib.evaluation.comparison.agreement import agreement
 from kn_attrib.evaluation.comparison.control_facts import group_prompts
 from kn_attrib.evaluation.comparison.effect_stage import Measurement, Plan, chunks, nothing_measured
-from kn_attrib.evaluation.comparison.score_stage import FittedScorer, MethodScores, joined_scores
+from kn_attrib.evaluation.comparison.score_stage import FittedScorer, MethodScores, joined_scores, with_specific
 from kn_attrib.evaluation.comparison.settings import Settings
 from kn_attrib.evaluation.comparison.views import FactsInView, Views
 from kn_attrib.evaluation.measure.interventions import Interventions
@@ -134,7 +134,8 @@ class Run:
                     others = [query for other in in_views if other is not view for query in other.queries]
                     fitted = FittedScorer(method.scorer, view, [*others, *views.contrast])
                     parts += self._scores(f"scores-{number}-{place}", fitted, update)
-            scored[label] = joined_scores(parts, views.cost[method.units])
+            joined = joined_scores(parts, views.cost[method.units])
+            scored[label] = with_specific(joined, views.selection.relations)
 
     def _scores(self, name: str, fitted: FittedScorer, update: Callable[[int], object]) -> list[MethodScores]:
         """One method's scores of a view's facts, chunk by chunk."""

@@ -14,11 +14,12 @@ from kn_attrib.evaluation.comparison.settings import Settings
 from kn_attrib.evaluation.comparison.views import FactsInView
 from kn_attrib.evaluation.measure.known_facts import Candidate, queries_of
 from kn_attrib.evaluation.records.journal import Entry
+from kn_attrib.evaluation.vocabulary import SPECIFIC
 from kn_attrib.facts.prompts import Prompt
 from kn_attrib.models.cost import spending
 from kn_attrib.neurons import Neuron, NeuronSet
 from kn_attrib.scoring.neuron_scores import NeuronScores
-from kn_attrib.scoring.refinement import Refinement, refine_all
+from kn_attrib.scoring.refinement import Refinement, refine_all, specific_sets
 from kn_attrib.scoring.score import fit, score_prompts
 from kn_attrib.scoring.scorer import Scorer
 
@@ -90,6 +91,17 @@ class MethodScores:
             spent=record["spent"],
             prompts=record["prompts"],
         )
+
+
+def with_specific(scored: MethodScores, relations: Mapping[str, str]) -> MethodScores:
+    """The same, with what is left of the refined sets without general machinery as one more selection.
+
+    Where all facts are of one relation there is no such thing.
+    """
+    refined = scored.sets["refined"]
+    if len({relations[fact] for fact in refined}) < 2:
+        return scored
+    return replace(scored, sets={**scored.sets, SPECIFIC: specific_sets(refined, relations)})
 
 
 def _pairs(neurons: NeuronSet) -> list[list[int]]:

@@ -13,7 +13,7 @@ from kn_attrib.errors import ConfigError, unknown
 from kn_attrib.evaluation.records.result import Result
 from kn_attrib.evaluation.records.text import interval_text
 from kn_attrib.evaluation.statistics.means import summarise_facts
-from kn_attrib.evaluation.vocabulary import AGREEMENT, CELL, CONTROLS, GROUPS, HEADLINE, PERCENT, WHOLE_FFN
+from kn_attrib.evaluation.vocabulary import AGREEMENT, CELL, CONTROLS, GROUPS, HEADLINE, PERCENT, SPECIFIC, WHOLE_FFN
 
 NO_CLAIM_BELOW = 0.20
 """If removing every feed-forward neuron at the answer position costs less than this share of the answer's probability
@@ -55,8 +55,13 @@ class ComparisonRows(Result):
 
     @property
     def selections(self) -> list[str]:
-        """``"refined"`` and ``"k=…"``."""
-        return [s for s in self.rows.selection.unique() if s == "refined" or s.startswith("k=")]
+        """``"refined"``, ``"specific"`` and ``"k=…"``."""
+        return [s for s in self.rows.selection.unique() if s in ("refined", SPECIFIC) or s.startswith("k=")]
+
+    @property
+    def budgets(self) -> list[str]:
+        """Of the selections those of equally many neurons, the smallest first."""
+        return sorted((s for s in self.selections if s.startswith("k=")), key=lambda s: int(s[2:]))
 
     @property
     def interventions(self) -> list[str]:
@@ -94,7 +99,7 @@ class ComparisonRows(Result):
         Parameters
         ----------
         intervention : ``"suppress"`` or ``"amplify"``.
-        selection : ``"refined"`` or ``"k=5"`` and the like.
+        selection : ``"refined"``, ``"specific"``, or ``"k=5"`` and the like.
         metric : e.g. ``"relative_change"``, ``"mean_relative_change"``, ``"delta_logprob"``, ``"flip"``.
 
         Raises
@@ -132,7 +137,7 @@ class ComparisonRows(Result):
     @property
     def precondition(self) -> dict[str, float]:
         """Relative change of p(answer) when the whole FFN is silent at the answer: ``mean, low, high, n``."""
-        row = self.cell(method=WHOLE_FFN, selection="all").iloc[0]
+        row = self.cell(method=WHOLE_FFN, selection="all", group="target").iloc[0]
         return {name: float(row[name]) for name in ("mean", "low", "high", "n")}
 
     @property

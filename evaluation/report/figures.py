@@ -120,7 +120,7 @@ def budgets(comparison: ComparisonRows) -> Figure:
 
 def overlap(comparison: ComparisonRows) -> Figure:
     """Mean Jaccard overlap of two methods' top-k neurons of the same fact, at the largest budget up to 10."""
-    budgets = sorted(int(s[2:]) for s in comparison.selections if s.startswith("k="))
+    budgets = [int(s[2:]) for s in comparison.budgets]
     small = [k for k in budgets if k <= 10]
     selection = f"k={max(small or budgets)}" if budgets else "refined"
     chosen = comparison.neurons[comparison.neurons.selection == selection]

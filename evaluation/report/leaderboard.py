@@ -32,14 +32,13 @@ def leaderboard(comparison: ComparisonRows, reference: str = SEARCH) -> pd.DataF
     records = pd.DataFrame(comparison.manifest["methods"]).set_index("method")
     per_prompt = records[["seconds", "forwards", "backwards"]].div(records["prompts"], axis=0)
     parts = [per_prompt]
-    budgets = sorted((s for s in comparison.selections if s.startswith("k=")), key=lambda s: int(s[2:]))
-    for budget in budgets:
+    for budget in comparison.budgets:
         parts.append(_suppression(comparison, budget))
         if reference in comparison.methods:
             parts.append(_shares(comparison, budget, reference))
     table: pd.DataFrame = pd.concat(parts, axis=1).reindex(comparison.methods)
-    if budgets:
-        table = table.sort_values(budgets[-1])
+    if comparison.budgets:
+        table = table.sort_values(comparison.budgets[-1])
     return table
 
 
@@ -78,7 +77,7 @@ def leaderboard_page(comparisons: Iterable[ComparisonRows]) -> str:
 
 def has_leaderboard(comparison: ComparisonRows) -> bool:
     """Neurons of equal budgets were suppressed."""
-    return "suppress" in comparison.interventions and any(s.startswith("k=") for s in comparison.selections)
+    return "suppress" in comparison.interventions and bool(comparison.budgets)
 
 
 def _suppression(comparison: ComparisonRows, budget: str) -> pd.DataFrame:

@@ -34,7 +34,7 @@ def write_report(comparison: ComparisonRows, path: Path, figures: Mapping[str, F
     """
     titles = {name: _title(comparison, name) for name in comparison.interventions}
     first = comparison.interventions[0]
-    budgets = [(s, comparison.table(first, s)) for s in comparison.selections if s != "refined"]
+    budgets = [(s, comparison.table(first, s)) for s in comparison.budgets]
     template = environment().get_template("report.html")
     html = template.render(
         comparison=comparison,

@@ -79,8 +79,8 @@ def effects(
 def _main_selection(comparison: ComparisonRows) -> str:
     """The largest budget that all methods have, or the refined sets."""
     by_method = comparison.rows[comparison.rows.method.isin(comparison.methods)].groupby("selection").method.nunique()
-    budgets = [s for s in comparison.selections if s != "refined" and by_method[s] == len(comparison.methods)]
-    return max(budgets, key=lambda s: int(s[2:]), default="refined")
+    budgets = [s for s in comparison.budgets if by_method[s] == len(comparison.methods)]
+    return budgets[-1] if budgets else "refined"
 
 
 def strongest(comparison: ComparisonRows, selection: str) -> str:
@@ -243,7 +243,7 @@ def _would_search_do_better(comparison: ComparisonRows) -> Answer:
 
 def _how_much_do_they_carry(comparison: ComparisonRows) -> Answer:
     question = "How much of the answer do the feed-forward blocks carry at all?"
-    cells = comparison.cell(method=WHOLE_FFN)
+    cells = comparison.cell(method=WHOLE_FFN, group="target")
     layers = cells[cells.selection.str.startswith("layer")]
     text = comparison.verdict()
     if len(layers):

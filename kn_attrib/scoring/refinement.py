@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +18,8 @@ from kn_attrib.scoring.neuron_scores import NeuronScores
 ADAPTIVE_STEP = 0.05
 ADAPTIVE_PASSES = 6
 ADAPTIVE_RANGE = (2.0, 5.0)
+GENERAL = 0.1
+"""Share of the facts of other relations that may have a neuron too before it counts as general machinery."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,41 @@ def refine_all(scores: NeuronScores, settings: Refinement) -> dict[str, NeuronSe
         found = _adapt(shares, settings) if settings.adaptive else _keep_all(shares, settings)
         sets.update(found)
     return {fact: sets[fact] for fact in rows}
+
+
+def specific_sets(
+    sets: Mapping[str, NeuronSet], relations: Mapping[str, str], general: float = GENERAL
+) -> dict[str, NeuronSet]:
+    """Every fact's neurons without those that many facts of other relations have as well: fact id -> neurons.
+
+    Parameters
+    ----------
+    sets : neurons of facts, as of `refine_all`; of one method, of two relations at least.
+    relations : each fact's relation.
+    general : a neuron is removed from a fact if more than this share of the facts of other relations have it.
+
+    Raises
+    ------
+    ConfigError : the share is out of range, or all facts are of one relation.
+    """
+    if not 0 <= general <= 1:
+        raise ConfigError(f"general is {general}; expected a share from 0 to 1.")
+    sizes = Counter(relations[fact] for fact in sets)
+    if len(sizes) < 2:
+        raise ConfigError("all facts are of one relation; what is specific shows beside facts of others.")
+    everywhere = Counter(neuron for neurons in sets.values() for neuron in neurons)
+    inside = {
+        relation: Counter(n for fact, neurons in sets.items() if relations[fact] == relation for n in neurons)
+        for relation in sizes
+    }
+
+    def elsewhere(neuron: Neuron, relation: str) -> float:
+        return (everywhere[neuron] - inside[relation][neuron]) / (len(sets) - sizes[relation])
+
+    return {
+        fact: NeuronSet(n for n in neurons if elsewhere(n, relations[fact]) <= general)
+        for fact, neurons in sets.items()
+    }
 
 
 def _keep_all(shares: dict[str, tuple[Tensor, int]], settings: Refinement) -> dict[str, NeuronSet]:

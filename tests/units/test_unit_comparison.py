@@ -73,8 +73,14 @@ def test_controls_are_units_and_as_many(comparison: Comparison) -> None:
     assert (sizes.random == sizes.method).all()
     assert (sizes.random_same_layer == sizes.method).all()
     assert (sizes.method.xs("k=3", level="selection") == 3).all()
-    assert set(rows[rows.method == "ablation@heads"].selection) == {"refined", "k=1", "k=3"}
-    assert set(rows[rows.method == "integrated_gradients@nmf(k=4)"].selection) == {"refined", "k=1", "k=3", "k=14"}
+    assert set(rows[rows.method == "ablation@heads"].selection) == {"refined", "specific", "k=1", "k=3"}
+    assert set(rows[rows.method == "integrated_gradients@nmf(k=4)"].selection) == {
+        "refined",
+        "specific",
+        "k=1",
+        "k=3",
+        "k=14",
+    }
     budget = comparison.table(selection="k=14")
     assert (budget.loc["ablation@heads"] == "–").all()
 

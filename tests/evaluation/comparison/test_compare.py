@@ -130,9 +130,9 @@ def test_rows_are_complete(comparison: Comparison, world_of_two: FactSet) -> Non
     refined = cells[cells.index.get_level_values("selection") == "refined"]
     own = cells[cells.index.get_level_values("neurons") == "method"]
     groups = own.groupby(level=["fact", "method", "selection", "intervention"]).size()
-    assert len(groups) == 8 * 3 * 3 * 2  # facts, methods, selections, interventions
-    assert len(refined) == groups.sum() / 3 + 8 * 3 * 2 * len(CONTROLS)
-    assert len(cells) - len(refined) == 2 * groups.sum() / 3 + 2 * 8 * 3 * 2 * 2
+    assert len(groups) == 8 * 3 * 4 * 2  # facts, methods, selections, interventions
+    assert len(refined) == groups.sum() / 4 + 8 * 3 * 2 * len(CONTROLS)
+    assert len(cells) - len(refined) == 3 * groups.sum() / 4 + 3 * 8 * 3 * 2 * 2
     # Each of these has texts for every fact here.
     always = {"target", "same_object", "same_subject", "same_relation", "other_relation", "plain_text"}
     assert groups.min() >= len(always)
