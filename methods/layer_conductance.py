@@ -25,7 +25,8 @@ class LayerConductance(Scorer):
     embeddings induces at the layer, read at the answer position. *Not* complete for a feed-forward block in a
     residual network (the residual stream carries the rest), so no completeness gap is reported. Known failure: blocks
     that normalise without a shift (RMSNorm, as in Llama) have huge gradients where the embeddings vanish, and that end
-    of the line drowns everything else; scores of `zoo:llama-facts` find planted neurons no better than chance.
+    of the line drowns everything else; scores of `zoo:llama-facts` find planted neurons no better than chance. Where
+    they overflow (30 such blocks do in single precision), the first step takes the gradient of its far end.
 
     Parameters
     ----------

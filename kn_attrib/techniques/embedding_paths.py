@@ -30,7 +30,11 @@ class EmbeddingLine:
 
 
 def along_embeddings(model: NeuronModel, batch: Batch, objective: Objective, points: Sequence[float]) -> EmbeddingLine:
-    """Gradients and activations at points ``α · embeddings``, from one forward and backward for all layers."""
+    """Gradients and activations at points ``α · embeddings``, from one forward and backward for all layers.
+
+    Norms without a shift make gradients huge where embeddings vanish, deep stacks of them more than a number can hold:
+    where a prompt's gradients in a layer overflow at the first point, those of the second stand in their place.
+    """
     inputs, n = model.embed(batch), len(points)
     line = torch.cat([inputs * alpha for alpha in points]).requires_grad_()
     where = tuple(part.repeat(n, *[1] * (part.ndim - 1)) for part in batch.where)
@@ -43,7 +47,10 @@ def along_embeddings(model: NeuronModel, batch: Batch, objective: Objective, poi
         vectors = torch.stack([layer[0].detach()[rows, positions] for layer in layers], dim=1)
         return vectors.view(n, len(batch), *vectors.shape[1:])
 
-    return EmbeddingLine(at_answer(gradients), at_answer(states))
+    slopes = at_answer(gradients)
+    if n > 1:
+        slopes[0] = torch.where(slopes[0].isfinite().all(-1, keepdim=True), slopes[0], slopes[1])
+    return EmbeddingLine(slopes, at_answer(states))
 
 
 def batch_parts(batch: Batch, max_rows: int, points: int) -> list[Batch]:
