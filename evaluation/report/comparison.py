@@ -34,7 +34,8 @@ class Comparison(ComparisonRows):
         return leaderboard(self)
 
     def plot(self, kind: str = "suppress") -> Figure:
-        """One figure: an intervention's name, ``"budgets"``, ``"controls"``, ``"layers"`` or ``"overlap"``.
+        """One figure: an intervention's name, ``"budgets"``, ``"specificity"``, ``"controls"``, ``"layers"``
+        or ``"overlap"``.
 
         Raises
         ------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from matplotlib.ticker import PercentFormatter
 
 from kn_attrib.evaluation.records.style import figure_style, new_figure
 from kn_attrib.evaluation.report.comparison_rows import ComparisonRows
+from kn_attrib.evaluation.report.specificity import specificity
 from kn_attrib.evaluation.vocabulary import GROUP_NAMES
 from kn_attrib.neurons import NeuronSet
 
@@ -98,12 +99,9 @@ def budgets(comparison: ComparisonRows) -> Figure:
     cells = comparison.cell(intervention=intervention, group="target")
     cells = cells[cells.selection.str.startswith("k=")].assign(k=lambda f: f.selection.str[2:].astype(int))
     own = cells[cells.neurons == "method"]
-    n = len(comparison.methods)
-    # The first has ten colours; more would be its first ones again.
-    colours = sns.color_palette("colorblind" if n <= 10 else "husl", n)
-    palette = dict(zip(comparison.methods, colours, strict=True))
+    palette = _palette(comparison.methods)
     with figure_style():
-        figure, axes = new_figure(7.5, max(4.2, 1.2 + 0.19 * n))
+        figure, axes = new_figure(7.5, max(4.2, 1.2 + 0.19 * len(palette)))
         for method, part in own.groupby("method", sort=False):
             part = part.sort_values("k")
             colour = palette[str(method)]
@@ -114,6 +112,41 @@ def budgets(comparison: ComparisonRows) -> Figure:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_title(f"Equally many neurons of each method: {intervention.replace('_', ' ')}")
         axes.set(xlabel="neurons (top k)", ylabel="relative change of p(answer)")
+        figure.legend(loc="outside right center", frameon=False)
+    return figure
+
+
+def _palette(methods: Sequence[str]) -> dict[str, Any]:
+    """A colour for each method."""
+    # The first has ten colours; more would be its first ones again.
+    return dict(
+        zip(methods, sns.color_palette("colorblind" if len(methods) <= 10 else "husl", len(methods)), strict=True)
+    )
+
+
+def plane(comparison: ComparisonRows) -> Figure:
+    """Suppression of the fact against specificity: each method's way through the budgets."""
+    found = specificity(comparison, selections=comparison.budgets)
+    cells = comparison.cell(intervention="suppress", group="target", neurons="method")
+    data = found.merge(cells[["method", "selection", "mean"]], on=["method", "selection"])
+    palette = _palette(comparison.methods)
+    with figure_style():
+        figure, axes = new_figure(7.8, max(4.4, 1.4 + 0.19 * len(palette)))
+        for method, part in data.groupby("method", sort=False):
+            colour = palette[str(method)]
+            axes.plot(part["mean"], part.nats, color=colour, linewidth=1.0, alpha=0.6)
+            # Dots grow with the budget: every line begins at the small one.
+            axes.scatter(part["mean"], part.nats, s=18 + 26 * np.arange(len(part)), color=colour, label=str(method))
+            last = part.iloc[-1]
+            axes.vlines(last["mean"], last.low, last.high, color=colour, alpha=0.35, linewidth=1.2)
+        axes.axhline(0, color="0.2", linewidth=0.8)
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.invert_xaxis()
+        axes.set_title(f"How much, and how much of this fact alone: {', '.join(comparison.budgets)}")
+        axes.set(
+            xlabel="relative change of p(answer), the fact itself",
+            ylabel="nats lost beyond facts of other relations",
+        )
         figure.legend(loc="outside right center", frameon=False)
     return figure
 
@@ -171,7 +204,10 @@ FIGURES: dict[str, Callable[[ComparisonRows], Figure]] = {
 def figures_of(comparison: ComparisonRows) -> Mapping[str, Callable[[], Figure]]:
     """The figures that a comparison has, by name: bars for each intervention that was measured, and `FIGURES`."""
     measured = {name: partial(bars, comparison, name) for name in comparison.interventions}
-    return measured | {name: partial(draw, comparison) for name, draw in FIGURES.items()}
+    others = {name: partial(draw, comparison) for name, draw in FIGURES.items()}
+    if len(specificity(comparison, selections=comparison.budgets)):
+        others["specificity"] = partial(plane, comparison)
+    return measured | others
 
 
 CAPTIONS = {
@@ -183,6 +219,9 @@ CAPTIONS = {
     "controls": "Mean relative change of p(answer) on the facts themselves when the refined neurons, or as many "
     "control neurons, are changed: random ones, random ones of the same layers, equally active and strong, another "
     "fact's, those selected for most facts, and those with the lowest scores.",
+    "specificity": "What suppressing each method's k highest-scoring neurons costs the fact (to the right: more), "
+    "against what of it is the fact's own: nats of log-probability beyond what facts of other relations lose "
+    "(up: more). Dots grow with the budget; vertical lines: 95 % interval at the largest.",
     "layers": "Share of each method's refined neurons by layer (0 is next to the embeddings).",
     "overlap": "How far two methods name the same neurons for the same fact. Agreement is not correctness.",
 }

@@ -10,11 +10,14 @@ import pandas as pd
 from kn_attrib.errors import ConfigError
 from kn_attrib.evaluation.records.text import interval_text, markdown
 from kn_attrib.evaluation.report.comparison_rows import ComparisonRows, rows_with
+from kn_attrib.evaluation.report.specificity import specificity
 from kn_attrib.evaluation.statistics.means import RESAMPLES, mean_weights, relations_of, resampled_weights
 from kn_attrib.evaluation.vocabulary import HEADLINE
 
 SEARCH = "greedy_ablation"
 """The method whose suppression is taken for what can be reached at a budget."""
+BEYOND = " beyond others"
+"""Ending of the columns of specificity, in nats."""
 
 
 def leaderboard(comparison: ComparisonRows, reference: str = SEARCH) -> pd.DataFrame:
@@ -23,7 +26,9 @@ def leaderboard(comparison: ComparisonRows, reference: str = SEARCH) -> pd.DataF
     Columns: ``seconds``, ``forwards`` and ``backwards`` per attribution prompt (rows through the model, and back), and
     for each budget ``k``: ``k=…``, ``k=… low``, ``k=… high`` (relative change of p(answer) on held-out prompts, mean
     and 95 % interval) and, if the reference was run, ``k=… of search`` with its interval: the method's suppression as a
-    share of the reference's at the same budget, a ratio of means from paired resamples.
+    share of the reference's at the same budget, a ratio of means from paired resamples; and, where facts of other
+    relations were asked, ``k=… beyond others``: how many nats of log-probability the fact loses beyond what these lose
+    (see `specificity`).
 
     Parameters
     ----------
@@ -36,6 +41,7 @@ def leaderboard(comparison: ComparisonRows, reference: str = SEARCH) -> pd.DataF
         parts.append(_suppression(comparison, budget))
         if reference in comparison.methods:
             parts.append(_shares(comparison, budget, reference))
+        parts.append(_beyond(comparison, budget))
     table: pd.DataFrame = pd.concat(parts, axis=1).reindex(comparison.methods)
     if comparison.budgets:
         table = table.sort_values(comparison.budgets[-1])
@@ -43,7 +49,7 @@ def leaderboard(comparison: ComparisonRows, reference: str = SEARCH) -> pd.DataF
 
 
 def leaderboard_text(comparison: ComparisonRows, reference: str = SEARCH) -> pd.DataFrame:
-    """`leaderboard` with effects in percent and intervals, as text."""
+    """`leaderboard` with effects in percent, specificity in nats, and intervals, as text."""
     numbers = leaderboard(comparison, reference)
     text: pd.DataFrame = pd.DataFrame(index=numbers.index)
     text["s / prompt"] = numbers["seconds"].map("{:.3f}".format)
@@ -52,7 +58,8 @@ def leaderboard_text(comparison: ComparisonRows, reference: str = SEARCH) -> pd.
     for column in numbers.columns:
         if f"{column} low" in numbers:
             bounds = zip(numbers[column], numbers[f"{column} low"], numbers[f"{column} high"], strict=True)
-            text[column] = [interval_text(*bound, percent=True).replace(" %", "") for bound in bounds]
+            percent = not column.endswith(BEYOND)
+            text[column] = [interval_text(*bound, percent=percent).replace(" %", "") for bound in bounds]
     return text
 
 
@@ -85,6 +92,14 @@ def _suppression(comparison: ComparisonRows, budget: str) -> pd.DataFrame:
     names = {"mean": budget, "low": f"{budget} low", "high": f"{budget} high"}
     found: pd.DataFrame = cells.set_index("method")[list(names)].rename(columns=names)
     return found
+
+
+def _beyond(comparison: ComparisonRows, budget: str) -> pd.DataFrame:
+    found = specificity(comparison, selections=[budget]).set_index("method")
+    column = f"{budget}{BEYOND}"
+    names = {"nats": column, "low": f"{column} low", "high": f"{column} high"}
+    chosen: pd.DataFrame = found[list(names)].rename(columns=names)
+    return chosen if len(chosen) else chosen[[]]
 
 
 def _shares(comparison: ComparisonRows, budget: str, reference: str) -> pd.DataFrame:

@@ -10,10 +10,11 @@ import pandas as pd
 
 from kn_attrib.evaluation.records.text import interval_text
 from kn_attrib.evaluation.report.comparison_rows import ComparisonRows, rows_with
-from kn_attrib.evaluation.report.specificity import specificity
+from kn_attrib.evaluation.report.specificity import nats_beyond, specificity
 from kn_attrib.evaluation.statistics.means import mean_interval, mean_weights, ratio_interval, relations_of
 from kn_attrib.evaluation.statistics.significance import Difference, equivalence_test, holm, paired_difference
-from kn_attrib.evaluation.vocabulary import DROPOUT, HEADLINE, WHOLE_FFN
+from kn_attrib.evaluation.vocabulary import DROPOUT, HEADLINE, SPECIFIC, WHOLE_FFN
+from kn_attrib.scoring.refinement import GENERAL
 
 LEVEL, MARGIN = 0.05, 0.05
 """Level of all tests, and the change of p(answer) that still counts as none."""
@@ -116,10 +117,31 @@ def _does_the_method_matter(comparison: ComparisonRows) -> Answer:
             f"over relations, Holm-corrected, {LEVEL:.0%} level): {_listed(worse, gaps, corrected)}. "
         )
     if same:
-        text += f"Not told apart from it: {_listed(same, gaps, corrected)}."
+        text += f"Not told apart from it: {_listed(same, gaps, corrected)}. "
+    text += _most_specific(comparison, selection, best)
     if not same:
         return Answer(question, text.strip(), "yes")
     return Answer(question, text.strip(), "mixed" if worse else "unknown")
+
+
+def _most_specific(comparison: ComparisonRows, selection: str, strongest: str) -> str:
+    """Whose neurons cost the fact most beyond what facts of other relations lose; nothing if these were not asked."""
+    found = nats_beyond(comparison, selection, comparison.methods)
+    if strongest not in found or found.shape[1] < 2 or not len(found):
+        return ""
+    relations = relations_of(found)
+    means = pd.Series(mean_weights(relations) @ found.to_numpy(), index=found.columns)
+    first = str(means.idxmax())
+    nats = interval_text(*mean_interval(found[first].to_numpy(), relations, comparison.seed), percent=False)
+    if first == strongest:
+        return f"Its neurons are the most specific too: {nats} nats beyond what facts of other relations lose."
+    gap = paired_difference(found[first].to_numpy(), found[strongest].to_numpy(), relations, comparison.seed)
+    own = interval_text(*mean_interval(found[strongest].to_numpy(), relations, comparison.seed), percent=False)
+    apart = "told apart" if gap.p <= LEVEL else "not told apart"
+    return (
+        f"Most specific is {first}: the fact loses {nats} nats beyond what facts of other relations lose, with "
+        f"{strongest} {own} ({apart}, p {_p(gap.p)})."
+    )
 
 
 def _listed(methods: Sequence[str], gaps: dict[str, Difference], p: dict[str, float]) -> str:
@@ -187,7 +209,7 @@ def _anything_else(comparison: ComparisonRows) -> Answer:
     text = f"Suppressing {best}'s refined neurons: {'; '.join(parts)}.{_how_specific(comparison, best)}"
     general = _general(comparison, best)
     if general:
-        return Answer(question, f"{text} {general}", "yes")
+        return Answer(question, f"{text} {general}{_what_is_left(comparison, best)}", "yes")
     if not unmoved:
         return Answer(question, text, "unknown")
     return Answer(question, text, "no" if all(unmoved) else "mixed")
@@ -203,6 +225,22 @@ def _general(comparison: ComparisonRows, method: str) -> str:
         return ""
     fall = f"{-100 * mean:.0f} % [{-100 * high:.0f}, {-100 * low:.0f}]"
     return f"So other facts fall by {fall}: general machinery, not of this fact alone."
+
+
+def _what_is_left(comparison: ComparisonRows, method: str) -> str:
+    """What the refined neurons do once those are removed that many facts of other relations have as well."""
+    left = effects(comparison, SPECIFIC, "method", "target", [method])
+    others = effects(comparison, SPECIFIC, "method", "other_relation", [method])
+    if not len(left) or not len(others):
+        return ""
+    sizes = comparison.cell(method=method, neurons="method", group="target", intervention="suppress")
+    number = sizes.set_index("selection").n_neurons
+    own, other = (_percent(*_mean_interval(comparison, each)) for each in (left, others))
+    return (
+        f" Without neurons that are refined for more than {GENERAL:.0%} of the facts of other relations too, "
+        f"{number[SPECIFIC]:.1f} of {number['refined']:.1f} are left: the fact changes by {own}, other relations by "
+        f"{other}."
+    )
 
 
 def _how_specific(comparison: ComparisonRows, method: str) -> str:
@@ -245,7 +283,7 @@ def _how_much_do_they_carry(comparison: ComparisonRows) -> Answer:
     question = "How much of the answer do the feed-forward blocks carry at all?"
     cells = comparison.cell(method=WHOLE_FFN, group="target")
     layers = cells[cells.selection.str.startswith("layer")]
-    text = comparison.verdict()
+    text = f"{comparison.verdict()}{_blocks_beyond(comparison)}"
     if len(layers):
         row = layers.loc[layers["mean"].idxmin()]
         text += f" Of single layers, {row.selection} matters most: {_percent(row['mean'], row.low, row.high)}."
@@ -255,6 +293,22 @@ def _how_much_do_they_carry(comparison: ComparisonRows) -> Answer:
         change = _percent(row["mean"], row.low, row.high)
         text += f" A random {float(row.selection):.0%} of all neurons: {change}."
     return Answer(question, text, "yes" if comparison.claim_possible else "no")
+
+
+def _blocks_beyond(comparison: ComparisonRows) -> str:
+    """Whether all blocks carry this fact beyond the rest; nothing where facts of other relations were not asked."""
+    others = comparison.cell(method=WHOLE_FFN, selection="all", group="other_relation")
+    found = specificity(comparison, methods=[WHOLE_FFN], selections=["all"])
+    if not len(others) or not len(found):
+        return ""
+    change = _percent(*others.iloc[0][["mean", "low", "high"]])
+    row = found.iloc[0]
+    nats = interval_text(row.nats, row.low, row.high, percent=False)
+    more = "more" if row.low > 0 else "not shown to be more"
+    return (
+        f" Facts of other relations change by {change}: the blocks carry {nats} nats of this fact beyond these ({more} "
+        "than of any text)."
+    )
 
 
 def _mean_interval(comparison: ComparisonRows, frame: pd.DataFrame) -> tuple[float, float, float]:

@@ -51,6 +51,16 @@ def specificity(
     return table
 
 
+def nats_beyond(
+    comparison: ComparisonRows, selection: str, methods: Sequence[str], group: str = "other_relation"
+) -> pd.DataFrame:
+    """``Δlog p(group) − Δlog p(fact)`` of single facts: facts (with their relation) × methods, where all have one."""
+    found = {method: _pairs(comparison, method, selection, group, LOG) for method in methods}
+    columns = {method: pairs.group - pairs.target for method, pairs in found.items() if len(pairs)}
+    table: pd.DataFrame = pd.DataFrame(columns).dropna()
+    return table
+
+
 def _pairs(comparison: ComparisonRows, method: str, selection: str, group: str, metric: str) -> pd.DataFrame:
     """A metric of the fact itself and of the group, where both were measured: columns ``target`` and ``group``."""
     rows: pd.DataFrame = rows_with(

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from kn_attrib import NeuronScores, NeuronSet, Refinement, refine, refine_all
+from kn_attrib import Neuron, NeuronScores, NeuronSet, Refinement, refine, refine_all
 from kn_attrib.errors import ConfigError, NeuronError
-from kn_attrib.scoring.refinement import PRESETS
+from kn_attrib.scoring.refinement import PRESETS, specific_sets
 
 
 def scores(*prompts: list[float], fact: str = "a", relation: str = "r") -> NeuronScores:
@@ -192,3 +192,31 @@ def test_several_facts_at_once_are_refused() -> None:
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=f"refinement {message}"):
         Refinement(**settings)
+
+
+def test_specific_sets_leave_out_what_other_relations_have() -> None:
+    mine, ours, all_ = Neuron(0, 1), Neuron(0, 2), Neuron(1, 3)
+    sets = {
+        "a:1": NeuronSet([mine, ours, all_]),
+        "a:2": NeuronSet([ours, all_]),
+        "b:1": NeuronSet([all_]),
+        "b:2": NeuronSet([ours]),
+        "b:3": NeuronSet(),
+    }
+    relations = {fact: fact[0] for fact in sets}
+    # Of the three facts of b one has `all_` and one `ours`; both facts of a have both.
+    assert specific_sets(sets, relations, 0.3) == {
+        "a:1": NeuronSet([mine]),
+        "a:2": NeuronSet(),
+        "b:1": NeuronSet(),
+        "b:2": NeuronSet(),
+        "b:3": NeuronSet(),
+    }
+    loose = specific_sets(sets, relations, 0.34)
+    assert loose["a:1"] == sets["a:1"]
+    assert loose["b:1"] == NeuronSet()
+    assert specific_sets(sets, relations, 1.0) == sets
+    with pytest.raises(ConfigError, match="one relation"):
+        specific_sets(sets, dict.fromkeys(sets, "a"))
+    with pytest.raises(ConfigError, match="general is 2"):
+        specific_sets(sets, relations, 2)

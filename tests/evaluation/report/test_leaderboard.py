@@ -66,6 +66,25 @@ def test_without_the_search_there_are_no_shares(comparison: Comparison) -> None:
     assert text.loc["ablation", "k=5 of search"] == "+50.0 [+50.0, +50.0]"
 
 
+def test_specificity_is_in_nats_beyond_other_relations(comparison: Comparison) -> None:
+    assert not [c for c in leaderboard(comparison).columns if "beyond" in c]  # nobody asked others
+    logs = {"metric": "delta_logprob"}
+    rows = []
+    for fact, own, other in (("a1", -2.0, -0.5), ("a2", -1.0, -0.5), ("b1", -3.0, 0.0)):
+        for group, value in (("target", own), ("other_relation", other)):
+            rows.append(record("ablation", fact, value, group=group, **logs))
+        rows.append(record("ablation", fact, -0.1, group="other_relation"))
+    asked = replace(comparison, rows=pd.concat([comparison.rows, pd.DataFrame(rows)]))
+    table: Any = leaderboard(asked)
+    assert table.loc["ablation", "k=5 beyond others"] == pytest.approx(
+        (1.0 + 3.0) / 2
+    )  # relations: (1.5 + 0.5) / 2 and 3
+    assert pd.isna(table.loc["activation", "k=5 beyond others"])
+    text: Any = leaderboard_text(asked)
+    assert text.loc["ablation", "k=5 beyond others"].startswith("+2.00 [")
+    assert text.loc["activation", "k=5 beyond others"] == "–"
+
+
 PAGE = """\
 ## m
 

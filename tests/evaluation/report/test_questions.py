@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -118,6 +119,47 @@ def test_specificity_is_what_the_fact_loses_beyond_others() -> None:
         assert row.share == pytest.approx(share, abs=0.005)
         assert row.n == RELATIONS * FACTS
     assert not len(specificity(synthetic(BASE), group="same_planet"))
+
+
+def with_rows(comparison: Comparison, *more: tuple[str, str, str, float]) -> Comparison:
+    """With ``(method, selection, group, effect)`` for every fact, 2 neurons each."""
+    like = comparison.rows[(comparison.rows.method == "good") & (comparison.rows.selection == "refined")]
+    like = like[(like.neurons == "method") & (like.group == "target")]
+    added = [
+        like.assign(method=method, selection=selection, group=group, value=effect, n_neurons=2)
+        for method, selection, group, effect in more
+    ]
+    return replace(comparison, rows=pd.concat([comparison.rows, *added]))
+
+
+def test_what_is_left_of_general_machinery_is_said() -> None:
+    general = synthetic(BASE | {("good", "method", "other_relation"): -0.45})
+    assert "are left" not in answers(general)[2].answer
+    left = with_rows(general, ("good", "specific", "target", -0.25), ("good", "specific", "other_relation", -0.01))
+    assert answers(left)[2].answer.endswith(
+        "Without neurons that are refined for more than 10% of the facts of other relations too, 2.0 of 5.0 are left: "
+        "the fact changes by −25.0 % [−25.0, −25.0], other relations by −1.0 % [−1.0, −1.0]."
+    )
+
+
+@pytest.mark.parametrize(("others", "words"), [(-0.7, "(not shown to be more than of any text)"), (-0.2, "(more than")])
+def test_the_precondition_asks_for_this_fact_beyond_the_rest(others: float, words: str) -> None:
+    comparison = with_rows(synthetic(BASE), ("whole_ffn", "all", "other_relation", others))
+    assert comparison.precondition["mean"] == pytest.approx(-0.7, abs=0.01)
+    found = answers(comparison)[4].answer
+    assert f"Facts of other relations change by −{-100 * others:.1f} %" in found
+    assert words in found
+
+
+def test_the_most_specific_method_is_named() -> None:
+    effects = BASE | {("good", "method", "other_relation"): -0.5, ("poor", "method", "other_relation"): 0.0}
+    found = answers(synthetic(effects))[0].answer
+    assert "Most specific is poor: the fact loses +0.20" in found
+    assert re.search(r"with good \+0\.10 .* \(told apart, p < 0\.001\)", found)
+    assert (
+        "the most specific too" in answers(synthetic(effects | {("good", "method", "other_relation"): 0.0}))[0].answer
+    )
+    assert "specific" not in answers(synthetic(BASE))[0].answer  # of one method alone others were asked
 
 
 def test_neurons_that_break_everything_are_not_called_specific() -> None:
