@@ -40,7 +40,10 @@ def write_report(comparison: ComparisonRows, path: Path, figures: Mapping[str, F
         comparison=comparison,
         manifest=comparison.manifest,
         answers=answers(comparison),
-        tables=[(title, comparison.table(name)) for name, title in titles.items()],
+        tables=[
+            (title, comparison.table(name), comparison.table(name, metric="delta_logprob"))
+            for name, title in titles.items()
+        ],
         controls=[(title, comparison.control_table(name)) for name, title in titles.items()],
         ceiling=_ceiling(comparison),
         agreements=_agreements(comparison),
@@ -162,7 +165,6 @@ def _change(value: float) -> str:
 def _other_metrics(comparison: ComparisonRows) -> list[tuple[str, pd.DataFrame]]:
     names = {
         "mean_relative_change": "Mean over prompts of the relative change (mean of ratios)",
-        "delta_logprob": "Change of log p(answer), nats",
         "flip": "Share of prompts whose most likely token changes",
         "rank_after": "Mean rank of the answer afterwards",
         "perplexity_after": "Perplexity of the answer afterwards",
