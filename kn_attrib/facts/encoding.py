@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from kn_attrib.errors import PromptError
 from kn_attrib.facts.facts import SLOT, Fact
 from kn_attrib.facts.prompts import Encoding, Kind, Prompt, Skipped, Split
+from kn_attrib.facts.repeats import Repeats
 
 SENTINEL = "<extra_id_0>"
 CONVENTIONS = {
@@ -102,13 +103,17 @@ class PromptEncoder:
         )
 
     def encode_all(self, facts: Iterable[Fact], split: Split = "prompts") -> Encoding:
-        """Encode one list of texts of every fact; what cannot be encoded is returned with its reason."""
+        """Encode one list of texts of every fact; what cannot be encoded is returned with its reason.
+
+        So is a text that is the same input for this model as an earlier one of its fact's list, or, held out, as one
+        of the fact's prompts.
+        """
         facts = list(facts)
         return self._with_memory(facts, split)._encode_all(facts, split)
 
     def _with_memory(self, facts: Sequence[Fact], split: Split) -> PromptEncoder:
         """A copy that has tokenized at once what the texts will be asked for one by one: many times faster."""
-        texts = [(fact, text) for fact in facts for text in getattr(fact, split)]
+        texts = [(fact, text) for fact in facts for text in _texts_to_read(fact, split)]
         parts = {part for fact, text in texts for part in _parts(fact, text.split(SLOT)[0])}
         memory = self._tokenized(parts, special=False)
         first = replace(self, memory=memory)
@@ -133,12 +138,24 @@ class PromptEncoder:
         prompts: list[Prompt] = []
         skipped: list[Skipped] = []
         for fact in facts:
+            repeats = self._attributing(fact) if split == "held_out" and fact.held_out else Repeats()
             for text in getattr(fact, split):
                 try:
-                    prompts += self.encode(fact, text)
+                    queries = self.encode(fact, text)
+                    repeats.add(queries, split)
                 except PromptError as error:
                     skipped.append(Skipped(fact.id, text, str(error), error.cause))
+                else:
+                    prompts += queries
         return Encoding(tuple(prompts), tuple(skipped))
+
+    def _attributing(self, fact: Fact) -> Repeats:
+        """What the attribution prompts of a fact put to the model."""
+        found = Repeats()
+        for text in fact.prompts:
+            with suppress(PromptError):
+                found.add(self.encode(fact, text), "prompts")
+        return found
 
     def subject_span(self, prompt: Prompt) -> tuple[int, int] | None:
         """Where the subject's tokens are in what the model reads (encoder-decoders: in ``source``): first, last + 1.
@@ -292,6 +309,11 @@ class PromptEncoder:
                 cause="answer unknown to the tokenizer",
             )
         return ids
+
+
+def _texts_to_read(fact: Fact, split: Split) -> tuple[str, ...]:
+    """The texts that are tokenized for a split: held-out ones are compared with the prompts."""
+    return fact.prompts if split == "prompts" else (*fact.prompts, *fact.held_out) if fact.held_out else ()
 
 
 def _parts(fact: Fact, before: str) -> tuple[str, str, str]:
