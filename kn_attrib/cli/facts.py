@@ -27,6 +27,7 @@ def command(
     model: Annotated[
         str, typer.Option(help="Show a fact (the first one, without --fact) token by token, as this model is given it.")
     ] = "",
+    chat: options.Chat = False,
     out: Annotated[Path | None, typer.Option(help="Write the facts to this .jsonl file.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Write over the file.")] = False,
 ) -> None:
@@ -38,7 +39,7 @@ def command(
     if fact or model:
         some = FactSet((chosen[fact],)) if fact else chosen
         if model:
-            _show_given(options.open_model(model, "float32", ""), some)
+            _show_given(options.open_model(model, "float32", "", chat), some)
         else:
             _show(some[0])
         return

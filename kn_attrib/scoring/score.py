@@ -71,6 +71,7 @@ def score(
     provenance: dict[str, object] = {
         "model": model.name,
         "model_sha256": model.digest,
+        "chat": model.encoder.chat_frame,
         "dtype": dtype_name(model),
         "precision": model.execution.settings.precision,
         "facts_sha256": FactSet(tuple(facts)).digest,
