@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,8 +14,10 @@ import torch
 from kn_attrib.errors import FactError
 from kn_attrib.evaluation.vocabulary import USED
 from kn_attrib.facts.facts import Fact, FactSet
-from kn_attrib.facts.prompts import Prompt, Skipped, Split, Text, by_text
+from kn_attrib.facts.prompts import Prompt, Skipped, Split, Text, by_text, left_out
+from kn_attrib.facts.repeats import REPEATS
 from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.scoring.score import SkippedPromptWarning
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ def select_facts(
     max_rows: int = 256,
     progress: Callable[[int], object] | None = None,
 ) -> Selection:
-    """Triage facts for one model.
+    """Triage facts for one model; of texts that are the same for it, a warning says how many were left out.
 
     Parameters
     ----------
@@ -122,17 +125,21 @@ def select_facts(
     """
     prompts, without_prompt = _encode(model, facts, "prompts", max_prompts)
     held_out, without_held_out = _encode(model, facts, "held_out", None)
+    _say_repeats(facts, [*without_prompt.values(), *without_held_out.values()])
     answers = _ask(model, prompts, max_rows, progress)
     candidates = []
     for fact in facts:
         own = tuple(prompts.get(fact.id, ()))
         judged = tuple(held_out.get(fact.id, ()))
         p, correct = answers.get(fact.id, (np.nan, 0.0))
+        without = without_prompt.get(fact.id, ()), without_held_out.get(fact.id, ())
+        # The first reason is shown: what a fact without held-out texts lacks is not one more prompt.
+        first, then = reversed(without) if own and not judged else without
         candidate = Candidate(
             fact=fact,
             prompts=own,
             held_out=judged,
-            skipped=(*without_prompt.get(fact.id, ()), *without_held_out.get(fact.id, ())),
+            skipped=(*first, *then),
             correct=correct,
             p_prompts=p,
             p_held_out=np.nan,
@@ -159,6 +166,14 @@ def _encode(
     for each in encoding.skipped:
         skipped[each.fact].append(each)
     return texts, skipped
+
+
+def _say_repeats(facts: FactSet, skipped: Sequence[Sequence[Skipped]]) -> None:
+    """Warn of texts that are left out because others are the same: unlike other causes, a fault of the facts."""
+    repeats = [each for some in skipped for each in some if each.cause in REPEATS]
+    if repeats:
+        total = sum(len(fact.prompts) + len(fact.held_out) for fact in facts)
+        warnings.warn(left_out(repeats, total - len(repeats)), SkippedPromptWarning, stacklevel=3)
 
 
 def _ask(

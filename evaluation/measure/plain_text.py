@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from kn_attrib.errors import ConfigError
 from kn_attrib.evaluation.measure.known_facts import Candidate
@@ -50,7 +51,8 @@ def plain_texts(
         after = sentence[end:] if model.kind == "masked" else ""
         text = sentence[:start] + SLOT + after
         facts.append(Fact(f"{RELATION}:{number}", RELATION, "a word", sentence[start:end], (text,)))
-    return model.encoder.encode_all(facts, "prompts").texts[:n_words]
+    # Language as such is no answer in a chat.
+    return replace(model.encoder, chat=False).encode_all(facts, "prompts").texts[:n_words]
 
 
 def _words(sentence: str, without: Sequence[str]) -> list[tuple[int, int]]:

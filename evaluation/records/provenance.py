@@ -26,6 +26,7 @@ def manifest_of(model: NeuronModel, facts: FactSet, started: float, **further: A
         "name": model.name,
         "class": type(model.model).__name__,
         "kind": model.kind,
+        "chat": model.encoder.chat_frame,
         "layers": model.n_layers,
         "neurons_per_layer": model.n_neurons,
         "dtype": dtype_name(model),
@@ -51,6 +52,7 @@ def identity_of(
     """
     return {
         "model": [model.digest, dtype_name(model), str(model.device)],
+        "chat": model.encoder.chat_frame,
         "facts": facts.digest,
         "settings": dict(settings),
         "methods": {label: [m.scorer.name, m.scorer.params(), str(m.units)] for label, m in methods.items()},

@@ -31,6 +31,7 @@ GRID = (
 
 def command(
     model: options.Model = "zoo:bert-facts",
+    chat: options.Chat = False,
     facts: options.Facts = "world",
     methods: Annotated[str, typer.Option(help=METHODS)] = ",".join(DEFAULT_METHODS),
     relations: options.Relations = "",
@@ -87,7 +88,7 @@ def command(
         "plain_text": None if plain_text is None else options.lines(plain_text),
     }
     factors = [Factor.parse(text) for text in grid or ()]
-    opened = options.open_model(model, dtype, device)
+    opened = options.open_model(model, dtype, device, chat)
     some = options.open_facts(facts, relations, answer_words)
     _run(opened, some, chosen, factors, settings, out)
 

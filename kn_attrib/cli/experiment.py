@@ -16,6 +16,7 @@ from kn_attrib.evaluation.experiment import Experiment, ExperimentSettings, Opti
 from kn_attrib.evaluation.records.text import markdown
 
 COMMON = (
+    ("chat", options.Chat, False),
     ("relations", options.Relations, ""),
     ("answer_words", options.AnswerWords, 0),
     ("device", options.Device, ""),
@@ -122,7 +123,7 @@ def add_experiment(
         chosen = settings(**{each.field: each.value(given[each.name]) for each in own})
         options.prepare(out, given["overwrite"], given["plugin"])
         run = experiment(
-            options.open_model(given["model"], given["dtype"], given["device"]),
+            options.open_model(given["model"], given["dtype"], given["device"], given["chat"]),
             options.open_facts(given["facts"], given["relations"], given["answer_words"]),
             options.split(given["methods"]),
             chosen,

@@ -1,14 +1,20 @@
-"""``kn-attrib facts``: what a fact set holds."""
+"""``kn-attrib facts``: what a fact set holds, and what a model is given of it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from kn_attrib.cli import options, screen
-from kn_attrib.errors import StoreError
+from kn_attrib.errors import FactError, StoreError
+from kn_attrib.facts.description import GivenText, describe_texts
+from kn_attrib.facts.encoding import CONVENTIONS
+from kn_attrib.facts.facts import Fact, FactSet
+from kn_attrib.facts.prompts import Split
+from kn_attrib.models.neuron_model import NeuronModel
 
 NAME = "facts"
 
@@ -18,21 +24,24 @@ def command(
     relations: options.Relations = "",
     answer_words: options.AnswerWords = 0,
     fact: Annotated[str, typer.Option(help="Show one fact with its texts.")] = "",
+    model: Annotated[
+        str, typer.Option(help="Show a fact (the first one, without --fact) token by token, as this model is given it.")
+    ] = "",
+    chat: options.Chat = False,
     out: Annotated[Path | None, typer.Option(help="Write the facts to this .jsonl file.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Write over the file.")] = False,
 ) -> None:
-    """Check a fact set and print its relations.
+    """Check a fact set and print its relations, or show one fact.
 
-    Example: kn-attrib facts --facts my_facts.jsonl
+    Example: kn-attrib facts --facts my_facts.jsonl --model zoo:gpt2-facts
     """
     chosen = options.open_facts(facts, relations, answer_words)
-    if fact:
-        one = chosen[fact]
-        right = " | ".join([one.answer, *one.alternatives])
-        typer.echo(f"{one.id}: {one.subject} → {right}")
-        for name in ("prompts", "held_out"):
-            texts = "\n".join(f"    {text}" for text in getattr(one, name))
-            typer.echo(f"{name}:\n{texts}")
+    if fact or model:
+        some = FactSet((chosen[fact],)) if fact else chosen
+        if model:
+            _show_given(options.open_model(model, "float32", "", chat), some)
+        else:
+            _show(some[0])
         return
     rows = []
     for relation in chosen.relations:
@@ -47,3 +56,54 @@ def command(
             raise StoreError(f"{out} exists; choose another --out file, or say --overwrite.")
         chosen.save(out)
         typer.echo(f"Facts: {out}")
+
+
+def _title(fact: Fact) -> str:
+    right = " | ".join([fact.answer, *fact.alternatives])
+    return f"{fact.id}: {fact.subject} → {right}"
+
+
+def _show(fact: Fact) -> None:
+    """Print a fact with its texts."""
+    typer.echo(_title(fact))
+    for name in ("prompts", "held_out"):
+        texts = "\n".join(f"    {text}" for text in getattr(fact, name))
+        typer.echo(f"{name}:\n{texts}")
+
+
+def _show_given(model: NeuronModel, facts: FactSet) -> None:
+    """Print the first fact that can be put to a model (of one fact alone: that one), token by token."""
+    for fact in facts:
+        texts = describe_texts(model.encoder, fact)
+        if len(facts) == 1 or any(text.skipped is None and text.split == "prompts" for text in texts):
+            return _show_texts(model, fact, texts)
+    hint = "kn-attrib facts --fact ID with the same --model says why"
+    raise FactError(f"none of the {len(facts)} facts has a prompt that can be put to {model.name}; {hint}.")
+
+
+def _show_texts(model: NeuronModel, fact: Fact, texts: Sequence[GivenText]) -> None:
+    typer.echo(_title(fact))
+    convention = model.encoder.convention
+    typer.echo(f"{model.name}, {model.kind}, asked by {convention!r}: {CONVENTIONS[convention]}")
+    for split in get_args(Split):
+        typer.echo(f"{split}:")
+        for text in texts:
+            if text.split == split:
+                typer.echo("\n".join(_lines(text)))
+
+
+def _lines(text: GivenText) -> list[str]:
+    """A text, what is given, and what is asked for."""
+    lines = [f"    {text.text!r}"]
+    if text.skipped is not None:
+        return [*lines, f"        left out ({text.skipped.cause}): {text.skipped.reason}"]
+    if text.source:
+        lines.append("        encoder: " + " ".join(map(str, text.source)))
+    lines.append(("        decoder: " if text.source else "        given:   ") + " ".join(map(str, text.tokens)))
+    # Tokens that were answered before are given too: they are part of what stands at a later position.
+    given = [*text.tokens, *text.answer]
+    lines += [
+        f"        answer:  {token} (id {token.id}), predicted at token {position}, {given[position]}"
+        for token, position in zip(text.answer, text.positions, strict=True)
+    ]
+    return lines

@@ -19,6 +19,7 @@ def command(
     ffn_pattern: Annotated[
         str, typer.Option(help="With --check: path of the feed-forward output linears, {i} for the layer.")
     ] = "",
+    chat: options.Chat = False,
     dtype: options.Dtype = "float32",
     device: options.Device = "",
 ) -> None:
@@ -27,7 +28,7 @@ def command(
     Example: kn-attrib models --check zoo:gpt2-facts
     """
     if check:
-        model = load_model(check, dtype=dtype, device=device or None, ffn_pattern=ffn_pattern or None)
+        model = load_model(check, dtype=dtype, device=device or None, ffn_pattern=ffn_pattern or None, chat=chat)
         typer.echo(f"{model!r}\n")
         # Not a table: paths are to be copied, and a table would break them.
         for label, text in describe(model).items():

@@ -98,6 +98,9 @@ NeuronMethods = Annotated[
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Device = Annotated[str, typer.Option(help="Torch device; default: CUDA if there is one, else CPU.")]
 Dtype = Annotated[str, typer.Option(help="float32, float64, float16 or bfloat16.")]
+Chat = Annotated[
+    bool, typer.Option("--chat", help="Put texts to the model through its chat template; the assistant answers.")
+]
 Plugin = Annotated[list[str] | None, typer.Option(help="Python file that registers scorers (may be repeated).")]
 Overwrite = Annotated[bool, typer.Option(help="Write over what the folder holds.")]
 RowsOut = Annotated[Path, typer.Option(help="Folder for rows and manifest.")]
@@ -124,9 +127,9 @@ def plugins(paths: list[str] | None) -> None:
         load_plugin(path)
 
 
-def open_model(source: str, dtype: str, device: str) -> NeuronModel:
+def open_model(source: str, dtype: str, device: str, chat: bool = False) -> NeuronModel:
     """`load_model` with the command line's empty text for "no device given"."""
-    return load_model(source, dtype=dtype, device=device or None)
+    return load_model(source, dtype=dtype, device=device or None, chat=chat)
 
 
 def open_facts(source: str, relations: str, answer_words: int = 0) -> FactSet:

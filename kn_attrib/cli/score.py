@@ -18,6 +18,7 @@ NAME = "score"
 
 def command(
     model: options.Model = "zoo:bert-facts",
+    chat: options.Chat = False,
     facts: options.Facts = "world",
     fact: Annotated[str, typer.Option(help="Only the fact with this id, e.g. capital:France.")] = "",
     method: Annotated[str, typer.Option(help="name, name:preset or name(param=value).")] = "integrated_gradients",
@@ -45,7 +46,8 @@ def command(
     scorer = make_scorer(method)
     if seed is not None and "seed" in scorer.params():
         scorer = type(scorer)(**(scorer.params() | {"seed": seed}))
-    scores = score(options.open_model(model, dtype, device), some, scorer)
+    opened = options.open_model(model, dtype, device, chat)
+    scores = score(opened, some, scorer)
     settings = Refinement.preset(refinement) if refinement else Refinement(threshold=scorer.threshold)
     rows = []
     for name, neurons in refine_all(scores, settings).items():
@@ -53,7 +55,7 @@ def command(
         highest = sorted(neurons, key=lambda n: -float(mean[n.layer, n.index]))[:6]
         listed = "  ".join(f"L{n.layer}:{n.index} ({mean[n.layer, n.index]:.3g})" for n in highest)
         rows.append([name, len(neurons), listed])
-    screen.show(rows, ["fact", "neurons", "highest mean scores"], f"{scorer!r} on {model}")
+    screen.show(rows, ["fact", "neurons", "highest mean scores"], f"{scorer!r} on {opened.name}")
     if out is not None:
         scores.save(out)
         typer.echo(f"Scores: {out}")

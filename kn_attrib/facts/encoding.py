@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import string
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -12,13 +10,17 @@ from functools import cached_property
 from transformers import PreTrainedTokenizerBase
 
 from kn_attrib.errors import PromptError
+from kn_attrib.facts.chat import PLACEHOLDER, user_turn
 from kn_attrib.facts.facts import SLOT, Fact
 from kn_attrib.facts.prompts import Encoding, Kind, Prompt, Skipped, Split
+from kn_attrib.facts.repeats import Repeats
+from kn_attrib.facts.slot import parts_of, says_nothing
 
 SENTINEL = "<extra_id_0>"
 CONVENTIONS = {
     "masks": "one mask per answer token in the slot, all masks at once",
     "prefix": "the text up to the slot, then the gold answer tokens one by one",
+    "chat": "the text up to the slot as the user's message; the assistant's turn is given the gold answer tokens",
     "sentinel": f"{SENTINEL} in the slot; the decoder is given {SENTINEL} and the gold answer tokens one by one",
     "mask and prefix": "a mask in the slot; the decoder is given the text up to the slot and the gold answer tokens",
     "source prefix": "the encoder reads the text up to the slot; the decoder is given the gold answer tokens",
@@ -38,6 +40,9 @@ class PromptEncoder:
       encoder reads one mask in the slot and the decoder, which repeats the text, starts with the text up to the slot;
       with neither the encoder reads the text up to the slot.
 
+    A causal model's chat template may frame its texts: the text up to the slot, without the white space at its end, is
+    the user's message, and the answer begins the assistant's turn. The template brings all special tokens.
+
     The answer has the leading space that the tokenizer gives it there: where the text has one (and no more) before the
     slot, or the answer itself begins with one. Other white space before the slot belongs to the text, and a special
     token that the text brings along is not added again.
@@ -48,6 +53,7 @@ class PromptEncoder:
     start : first token of a decoder (``config.decoder_start_token_id``).
     vocabulary : number of the model's token embeddings, if ids are to be checked against it.
     longest : most tokens that the model has positions for, if it has a table of them.
+    chat : whether texts are put to the model as a chat.
     memory : ids of texts (without or with special tokens) that were tokenized before.
     """
 
@@ -56,6 +62,7 @@ class PromptEncoder:
     start: int | None = None
     vocabulary: int | None = None
     longest: int | None = None
+    chat: bool = False
     memory: Mapping[tuple[str, bool], list[int]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -67,11 +74,23 @@ class PromptEncoder:
     @property
     def convention(self) -> str:
         """How answers are asked for: a key of `CONVENTIONS`."""
-        if self.kind != "encoder-decoder":
-            return "masks" if self.kind == "masked" else "prefix"
+        if self.kind == "causal":
+            return "chat" if self.chat else "prefix"
+        if self.kind == "masked":
+            return "masks"
         if self._sentinel is not None:
             return "sentinel"
         return "source prefix" if self.tokenizer.mask_token is None else "mask and prefix"
+
+    @cached_property
+    def chat_frame(self) -> str:
+        """What the chat template makes of ``"[text]"``: what surrounds every text; empty without chat."""
+        return user_turn(self.tokenizer, PLACEHOLDER) if self.chat else ""
+
+    def _before(self, text: str) -> str:
+        """What stands before the answer, as the model is to read it."""
+        before = text.split(SLOT)[0]
+        return user_turn(self.tokenizer, before.rstrip()) if self.chat and before.strip() else before
 
     @property
     def _sentinel(self) -> int | None:
@@ -86,7 +105,7 @@ class PromptEncoder:
         PromptError : the answer is unknown to the tokenizer, the text is too long, or a model that predicts from the
             left is given a text that goes on after the slot.
         """
-        answer = self._answer_ids(fact, text.split(SLOT)[0])
+        answer = self._answer_ids(fact, self._before(text))
         if self.kind == "masked":
             ids, places = self._masked(fact, text, len(answer))
             inputs = [(ids, place) for place in places]
@@ -102,14 +121,21 @@ class PromptEncoder:
         )
 
     def encode_all(self, facts: Iterable[Fact], split: Split = "prompts") -> Encoding:
-        """Encode one list of texts of every fact; what cannot be encoded is returned with its reason."""
+        """Encode one list of texts of every fact; what cannot be encoded is returned with its reason.
+
+        So is a text that is the same input for this model as an earlier one of its fact's list, or, held out, as one
+        of the fact's prompts.
+        """
         facts = list(facts)
         return self._with_memory(facts, split)._encode_all(facts, split)
 
     def _with_memory(self, facts: Sequence[Fact], split: Split) -> PromptEncoder:
         """A copy that has tokenized at once what the texts will be asked for one by one: many times faster."""
-        texts = [(fact, text) for fact in facts for text in getattr(fact, split)]
-        parts = {part for fact, text in texts for part in _parts(fact, text.split(SLOT)[0])}
+        texts = [(fact, text) for fact in facts for text in _texts_to_read(fact, split)]
+        parts: set[str] = set()
+        for fact, text in texts:
+            with suppress(PromptError):
+                parts.update(parts_of(fact, self._before(text)))
         memory = self._tokenized(parts, special=False)
         first = replace(self, memory=memory)
         if self.kind != "masked":
@@ -133,12 +159,24 @@ class PromptEncoder:
         prompts: list[Prompt] = []
         skipped: list[Skipped] = []
         for fact in facts:
+            repeats = self._attributing(fact) if split == "held_out" and fact.held_out else Repeats()
             for text in getattr(fact, split):
                 try:
-                    prompts += self.encode(fact, text)
+                    queries = self.encode(fact, text)
+                    repeats.add(queries, split)
                 except PromptError as error:
                     skipped.append(Skipped(fact.id, text, str(error), error.cause))
+                else:
+                    prompts += queries
         return Encoding(tuple(prompts), tuple(skipped))
+
+    def _attributing(self, fact: Fact) -> Repeats:
+        """What the attribution prompts of a fact put to the model."""
+        found = Repeats()
+        for text in fact.prompts:
+            with suppress(PromptError):
+                found.add(self.encode(fact, text), "prompts")
+        return found
 
     def subject_span(self, prompt: Prompt) -> tuple[int, int] | None:
         """Where the subject's tokens are in what the model reads (encoder-decoders: in ``source``): first, last + 1.
@@ -146,14 +184,15 @@ class PromptEncoder:
         None where the text does not hold the subject word for word.
         """
         read = self._reading(prompt.text, prompt.tokens)
-        start = read.find(prompt.fact.subject)
+        start = read.find(prompt.fact.subject, *self._own_part(prompt.text, read))
         if start < 0:
             return None
         end = start + len(prompt.fact.subject)
         if self.tokenizer.is_fast:
-            offsets = self.tokenizer(read, return_offsets_mapping=True)["offset_mapping"]
+            special = not self.chat
+            offsets = self.tokenizer(read, return_offsets_mapping=True, add_special_tokens=special)["offset_mapping"]
             inside = [i for i, (first, last) in enumerate(offsets) if max(first, start) < min(last, end)]
-            added = self._added_twice(read)
+            added = self._added_twice(read) if special else 0
             return (inside[0] - added, inside[-1] + 1 - added) if inside else None
         # Without offsets: count the tokens of the text up to the subject, and up to its end.
         head = self._opening(read[:start].rstrip())
@@ -163,11 +202,19 @@ class PromptEncoder:
             return None
         return len(head), len(whole)
 
+    def _own_part(self, text: str, read: str) -> tuple[int, int]:
+        """Where a text stands in what is read of it: the frame of a chat may have the subject's words too."""
+        if not self.chat:
+            return 0, len(read)
+        message = text.split(SLOT)[0].strip()
+        start = read.find(message, self.chat_frame.index(PLACEHOLDER))
+        return start, start + len(message)
+
     def _reading(self, text: str, tokens: int) -> str:
         """The text as the model (an encoder-decoder's encoder) reads it, for an answer of so many tokens."""
         before, after = text.split(SLOT)
-        if self.convention in ("prefix", "source prefix"):
-            return before
+        if self.convention in ("prefix", "chat", "source prefix"):
+            return self._before(text)
         if self.convention == "sentinel":
             return before + SENTINEL + after
         masks = tokens if self.kind == "masked" else 1
@@ -185,7 +232,7 @@ class PromptEncoder:
 
     def _prefix(self, fact: Fact, text: str) -> tuple[list[int], list[int]]:
         """What the encoder reads (causal models: nothing), and what the answering stack is given before the answer."""
-        before, after = text.split(SLOT)
+        before, after = self._before(text), text.split(SLOT)[1]
         start = [] if self.start is None else [self.start]
         read = self._stem(fact, before) if self.convention == "source prefix" else self._reading(text, 1)
         source = [] if self.kind == "causal" else self._with_specials(read)
@@ -193,7 +240,7 @@ class PromptEncoder:
             return source, [*start, self._sentinel]
         if self.convention == "mask and prefix":
             return source, start + self._opening(self._stem(fact, before))
-        if not all(_says_nothing(character) for character in after):
+        if not all(says_nothing(character) for character in after):
             raise PromptError(
                 f"fact {fact.id!r}: {text!r} goes on after the slot {SLOT}; a causal model predicts from the left, "
                 "so the slot must end the text (punctuation aside). Rephrase it, or use a masked model.",
@@ -207,6 +254,8 @@ class PromptEncoder:
 
     def _opening(self, text: str) -> list[int]:
         """Ids of a text with the special tokens in front of it and none behind: after an end nothing is answered."""
+        if self.chat:
+            return self._ids(text)
         if not text:
             return self._opening("a")[: -len(self._ids("a"))]
         front, plain, _ = self._framed(text)
@@ -269,7 +318,7 @@ class PromptEncoder:
 
         Where the tokenizer joins further space to the answer, the last one goes with it.
         """
-        stem, joined, _ = _parts(fact, before)
+        stem, joined, _ = parts_of(fact, before)
         if stem == before and stem.endswith(" ") and not self._splits(stem, joined):
             return stem[:-1]
         return stem
@@ -280,7 +329,7 @@ class PromptEncoder:
         return self._ids(joined)[: len(prefix)] == prefix
 
     def _answer_ids(self, fact: Fact, before: str) -> list[int]:
-        _, joined, answer = _parts(fact, before)
+        _, joined, answer = parts_of(fact, before)
         stem = self._stem(fact, before)
         # A tokenizer that merges across the boundary gives no clean split; the answer alone is the fallback.
         ids = self._ids(joined)[len(self._ids(stem)) :] if self._splits(stem, joined) else self._ids(answer)
@@ -294,19 +343,6 @@ class PromptEncoder:
         return ids
 
 
-def _parts(fact: Fact, before: str) -> tuple[str, str, str]:
-    """The text before the slot, the same with the answer, and the answer with the space that it has there.
-
-    One ordinary space before the slot is the answer's, as words are tokenized; any other white space (a newline, a tab,
-    a second space, …) belongs to the text.
-    """
-    one_space = before[-1:] == " " and not before[-2:-1].isspace()
-    stem = before[:-1] if one_space else before
-    space = " " if one_space or (fact.answer[:1].isspace() and not before[-1:].isspace()) else ""
-    answer = space + fact.answer.strip()
-    return stem, stem + answer, answer
-
-
-def _says_nothing(character: str) -> bool:
-    """White space, or punctuation in any script."""
-    return character.isspace() or character in string.punctuation or unicodedata.category(character).startswith("P")
+def _texts_to_read(fact: Fact, split: Split) -> tuple[str, ...]:
+    """The texts that are tokenized for a split: held-out ones are compared with the prompts."""
+    return fact.prompts if split == "prompts" else (*fact.prompts, *fact.held_out) if fact.held_out else ()

@@ -233,6 +233,12 @@ def causes(skipped: Sequence[Skipped]) -> dict[str, int]:
     return dict(Counter(each.cause for each in skipped).most_common())
 
 
+def left_out(skipped: Sequence[Skipped], used: int) -> str:
+    """In words: how many texts were left out beside those that are used, for which causes, and the first reason."""
+    by_cause = ", ".join(f"{cause}: {n}" for cause, n in causes(skipped).items())
+    return f"{len(skipped)} of {len(skipped) + used} prompts were left out ({by_cause}); the first: {skipped[0].reason}"
+
+
 def batches(
     prompts: Sequence[Prompt], device: torch.device, max_prompts: int = 64
 ) -> Iterator[tuple[list[int], Batch]]:

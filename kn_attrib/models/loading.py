@@ -54,6 +54,7 @@ def load_model(
     precision: str = "highest",
     memory_budget: int | None = None,
     engine: Engine = "auto",
+    chat: bool = False,
 ) -> NeuronModel:
     """Load a model as layers of feed-forward neurons, and check that they are what they are taken for.
 
@@ -67,12 +68,15 @@ def load_model(
     ffn_pattern : where the feed-forward output linears are, with ``{i}`` for the layer, e.g.
         ``"model.layers.{i}.mlp.down_proj"``; default as `ARCHITECTURES` says, or found by name.
     precision, memory_budget, engine : how the model is run; see `kn_attrib.models.compute.Compute`.
+    chat : put texts to a causal model through its tokenizer's chat template: the text up to the slot, without the white
+        space at its end, is the user's message, and the answer begins the assistant's turn.
 
     Raises
     ------
     ModelError : the source cannot be found or loaded, has no masked, causal or encoder-decoder language-model head,
         is a mixture of experts, has adapters in its feed-forward blocks, is spread over devices or offloaded, gives
-        logits that are not finite in this dtype, or fails `kn_attrib.models.validation.validate`.
+        logits that are not finite in this dtype, fails `kn_attrib.models.validation.validate`, or has no chat template
+        where one is asked for.
     """
     if dtype not in DTYPES:
         raise ModelError(unknown("dtype", str(dtype), DTYPES))
@@ -80,7 +84,7 @@ def load_model(
     if isinstance(source, tuple):
         given, tokenizer = source
         model, kind, name = _from_pair(given, DTYPES[dtype], device)
-        return _checked(model, tokenizer, kind, name, ffn_pattern, compute)
+        return _checked(model, tokenizer, kind, name, ffn_pattern, compute, chat)
     default = "cuda" if torch.cuda.is_available() else "cpu"
     where = _device(device or default)
     name = str(source)
@@ -88,7 +92,7 @@ def load_model(
     check_folder(path)
     kind = _kind_of(name, path)
     tokenizer, model = _read(name, path, kind, DTYPES[dtype])
-    return _checked(model.to(where).eval(), tokenizer, kind, name, ffn_pattern, compute)  # type: ignore[arg-type]
+    return _checked(model.to(where).eval(), tokenizer, kind, name, ffn_pattern, compute, chat)  # type: ignore[arg-type]
 
 
 def _checked(
@@ -98,9 +102,10 @@ def _checked(
     name: str,
     ffn_pattern: str | None,
     compute: Compute,
+    chat: bool,
 ) -> NeuronModel:
     try:
-        loaded = NeuronModel(model, tokenizer, kind, name, ffn_pattern, compute)
+        loaded = NeuronModel(model, tokenizer, kind, name, ffn_pattern, compute, chat)
         check_finite(loaded)
         validate(loaded)
     # What a model's code and torch raise for a dtype without a kernel, shapes that do not fit, arguments that are not
@@ -110,6 +115,8 @@ def _checked(
         raise ModelError(
             f"{name!r}: {type(model).__name__} cannot run a short text in {dtype}: {_line(error)}"
         ) from error
+    # The same model asked in another way is another row of any table.
+    loaded.name += " (chat)" if chat else ""
     return loaded
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kn_attrib.errors import NeuronError, PromptError
+from kn_attrib.facts.chat import check_chat
 from kn_attrib.facts.encoding import PromptEncoder
 from kn_attrib.facts.facts import Fact
 from kn_attrib.facts.prompts import Batch, Encoding, Kind, Prompt, Split, batches, by_text
@@ -46,6 +47,7 @@ class NeuronModel:
     name : how the model is called in results.
     ffn_pattern : path of the feed-forward output linears with ``{i}`` for the layer, if not as the table says.
     compute : how the model is run.
+    chat : put texts to the model through its chat template.
 
     Attributes
     ----------
@@ -58,7 +60,7 @@ class NeuronModel:
 
     Raises
     ------
-    ModelError : the model's feed-forward neurons cannot be found.
+    ModelError : the model's feed-forward neurons cannot be found, or it is no chat model.
     """
 
     def __init__(
@@ -69,7 +71,10 @@ class NeuronModel:
         name: str,
         ffn_pattern: str | None = None,
         compute: Compute | None = None,
+        chat: bool = False,
     ) -> None:
+        if chat:
+            check_chat(tokenizer, kind, name)
         self.model = model
         self.tokenizer = tokenizer
         self.kind: Kind = kind
@@ -80,7 +85,7 @@ class NeuronModel:
         self.hook_points: list[nn.Module] = self._points.modules
         embedding: Any = model.get_input_embeddings()
         start = model.config.decoder_start_token_id if kind == "encoder-decoder" else None
-        self.encoder = PromptEncoder(tokenizer, kind, start, embedding.weight.shape[0], positions_of(model))
+        self.encoder = PromptEncoder(tokenizer, kind, start, embedding.weight.shape[0], positions_of(model), chat)
         self.execution = Execution(compute or Compute(), linears_of(model))
         self.head = Head(model, kind)
         self._positions: Tensor | None = None

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kn_attrib.errors import MethodError
 from kn_attrib.facts.facts import Fact, FactSet
-from kn_attrib.facts.prompts import Batch, Encoding, Prompt, by_text, causes, texts_of
+from kn_attrib.facts.prompts import Batch, Prompt, by_text, left_out, texts_of
 from kn_attrib.forward.batching import batches_of
 from kn_attrib.models.compute import computing
 from kn_attrib.models.neuron_model import NeuronModel, dtype_name
@@ -27,7 +27,7 @@ BY_LAYER = ("gap", "difference", "error", "capped")
 
 
 class SkippedPromptWarning(UserWarning):
-    """Some texts of the facts cannot be put to the model and were left out."""
+    """Some texts of the facts cannot be put to the model, or are the same for it as others, and were left out."""
 
 
 @torch_defaults()
@@ -73,11 +73,12 @@ def score(
     facts = [fact_or_facts] if isinstance(fact_or_facts, Fact) else list(fact_or_facts)
     encoding = model.encode(facts)
     if encoding.skipped:
-        warnings.warn(_left_out(encoding), SkippedPromptWarning, stacklevel=3)
+        warnings.warn(left_out(encoding.skipped, len(encoding.texts)), SkippedPromptWarning, stacklevel=3)
     scorer = make_scorer(method)
     provenance: dict[str, object] = {
         "model": model.name,
         "model_sha256": model.digest,
+        "chat": model.encoder.chat_frame,
         "dtype": dtype_name(model),
         "precision": model.execution.settings.precision,
         "facts_sha256": FactSet(tuple(facts)).digest,
@@ -87,15 +88,6 @@ def score(
     warn_if_long(model, scorer, encoding.prompts, stacklevel=4)
     fitted = fit(scorer, model, encoding.prompts, others)
     return score_prompts(model, encoding.prompts, fitted, max_prompts, progress, provenance, keep_tokens)
-
-
-def _left_out(encoding: Encoding) -> str:
-    skipped = encoding.skipped
-    by_cause = ", ".join(f"{cause}: {n}" for cause, n in causes(skipped).items())
-    return (
-        f"{len(skipped)} of {len(skipped) + len(encoding.texts)} prompts were left out ({by_cause}); the first: "
-        f"{skipped[0].reason}"
-    )
 
 
 @torch_defaults()

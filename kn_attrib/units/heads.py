@@ -85,6 +85,7 @@ def attention_model(model: NeuronModel) -> tuple[NeuronModel, int]:
     execution = model.execution.on_plain_path()
     try:
         site = NeuronModel(model.model, model.tokenizer, model.kind, model.name, pattern, execution.settings)
+        site.encoder = model.encoder
         validate(site)
     except ModelError as error:
         raise ModelError(f"{_where(model)} no heads that can be read at {pattern!r}: {error}") from error
