@@ -54,6 +54,7 @@ def load_model(
     precision: str = "highest",
     memory_budget: int | None = None,
     engine: Engine = "auto",
+    products: str = "auto",
 ) -> NeuronModel:
     """Load a model as layers of feed-forward neurons, and check that they are what they are taken for.
 
@@ -66,7 +67,7 @@ def load_model(
     device : a torch device; default CUDA where there is one, else CPU (for a pair: where its model is).
     ffn_pattern : where the feed-forward output linears are, with ``{i}`` for the layer, e.g.
         ``"model.layers.{i}.mlp.down_proj"``; default as `ARCHITECTURES` says, or found by name.
-    precision, memory_budget, engine : how the model is run; see `kn_attrib.models.compute.Compute`.
+    precision, memory_budget, engine, products : how the model is run; see `kn_attrib.models.compute.Compute`.
 
     Raises
     ------
@@ -76,7 +77,7 @@ def load_model(
     """
     if dtype not in DTYPES:
         raise ModelError(unknown("dtype", str(dtype), DTYPES))
-    compute = Compute(engine, memory_budget, precision)
+    compute = Compute(engine, memory_budget, precision, products)
     if isinstance(source, tuple):
         given, tokenizer = source
         model, kind, name = _from_pair(given, DTYPES[dtype], device)

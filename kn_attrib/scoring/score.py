@@ -78,7 +78,9 @@ def score(
     }
     others = model.encoder.encode_all(contrast, "prompts").prompts
     fitted = fit(scorer, model, encoding.prompts, others)
-    return score_prompts(model, encoding.prompts, fitted, max_prompts, progress, provenance, keep_tokens)
+    scores = score_prompts(model, encoding.prompts, fitted, max_prompts, progress, provenance, keep_tokens)
+    scores.provenance["products"] = model.execution.products_so_far()
+    return scores
 
 
 def _left_out(encoding: Encoding) -> str:
