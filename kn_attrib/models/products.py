@@ -22,6 +22,8 @@ PRODUCTS = ("auto", "pytorch", "onednn")
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 WORTH_TRYING = 2**18
 """Multiplications that PyTorch's own product is done with by the time that oneDNN's has only been called."""
+FEW_ROWS = 8
+"""Up to here a product is bound by reading the weight, whoever reads it, and half of it takes as long as the whole."""
 TRIES = 3
 """The first one includes what oneDNN prepares for a new shape, and each library must once find the weight in cache."""
 
@@ -95,8 +97,7 @@ class Products:
 
     def library(self, rows: int, weight: Tensor) -> str | None:
         """The library of ``x Wᵀ`` for so many rows; None if it is still to be found."""
-        # One row cannot be shared out, and is bound by reading the weight whoever reads it.
-        if rows * weight.numel() < WORTH_TRYING or rows == 1:
+        if rows * weight.numel() < WORTH_TRYING or rows <= FEW_ROWS:
             return "pytorch"
         kind = _class_of(rows, weight)
         self.met.add(kind)
