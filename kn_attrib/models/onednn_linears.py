@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from kn_attrib.models.products import HAS_ONEDNN, Products
+from kn_attrib.models.products import HAS_ONEDNN, Products, is_small
 
 SINGLE = torch.float32
 
@@ -73,7 +73,7 @@ def fast_linears(linears: Sequence[nn.Module], products: Products) -> Iterator[N
 
 def _forward(module: Any, products: Products, inputs: Tensor) -> Tensor:
     weight = module.weight.t() if isinstance(module, Conv1D) else module.weight
-    if not _fits(module, inputs) or products.are_pytorchs(inputs, weight):
+    if is_small(inputs, weight) or not _fits(module, inputs) or products.are_pytorchs(inputs, weight):
         result: Tensor = type(module).forward(module, inputs)
     else:
         result = _Product.apply(inputs, weight, module.bias, products)  # type: ignore[no-untyped-call]

@@ -50,6 +50,10 @@ class ProductClass(NamedTuple):
     threads: int
     precision: str | None
 
+    def of_gradient(self) -> ProductClass:
+        """The class of the gradient with respect to ``x``."""
+        return ProductClass(self.rows, self.outputs, self.inputs, not self.transposed, self.threads, self.precision)
+
 
 @dataclass
 class Trial:
@@ -95,11 +99,8 @@ class Products:
     asked: str
     met: set[ProductClass]
 
-    def library(self, rows: int, weight: Tensor) -> str | None:
-        """The library of ``x Wᵀ`` for so many rows; None if it is still to be found."""
-        if rows * weight.numel() < WORTH_TRYING or rows <= FEW_ROWS:
-            return "pytorch"
-        kind = _class_of(rows, weight)
+    def library(self, kind: ProductClass) -> str | None:
+        """The library of a class; None if it is still to be found."""
         self.met.add(kind)
         if self.asked != "auto":
             return self.asked
@@ -107,20 +108,33 @@ class Products:
 
     def are_pytorchs(self, inputs: Tensor, weight: Tensor) -> bool:
         """Whether PyTorch's own linear is the choice for ``x Wᵀ`` and, where it is recorded, for its gradient."""
-        rows = _rows(inputs, weight)
-        if self.library(rows, weight) != "pytorch":
+        kind = class_of(inputs, weight)
+        if self.library(kind) != "pytorch":
             return False
         recorded = inputs.requires_grad and torch.is_grad_enabled()
-        return not recorded or self.library(rows, weight.t()) == "pytorch"
+        return not recorded or self.library(kind.of_gradient()) == "pytorch"
 
     def multiply(self, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """``x Wᵀ + b``, by the library that is the choice, or by both where it is still to be found."""
-        rows = _rows(inputs, weight)
-        library = self.library(rows, weight)
+        kind = class_of(inputs, weight)
+        library = self.library(kind)
         if library is not None:
             return LIBRARIES[library](inputs, weight, bias)
-        kind = _class_of(rows, weight)
         return FOUND.setdefault(kind, Trial()).multiply(inputs, weight, bias, kind.rows // 2)
+
+
+def is_small(inputs: Tensor, weight: Tensor) -> bool:
+    """Whether ``x Wᵀ`` is PyTorch's without timing."""
+    rows = inputs.numel() // weight.shape[1]
+    return rows <= FEW_ROWS or rows * weight.numel() < WORTH_TRYING
+
+
+def class_of(inputs: Tensor, weight: Tensor) -> ProductClass:
+    """The class of ``x Wᵀ``."""
+    n_outputs, n_inputs = weight.shape
+    rows = 1 << (inputs.numel() // n_inputs - 1).bit_length()
+    far, near = weight.stride()
+    return ProductClass(rows, n_inputs, n_outputs, far < near, torch.get_num_threads(), asked_precision())
 
 
 def summary_of(asked: str, met: set[ProductClass]) -> dict[str, str | int]:
@@ -131,13 +145,3 @@ def summary_of(asked: str, met: set[ProductClass]) -> dict[str, str | int]:
 
 def _faster(kind: ProductClass) -> str:
     return (FOUND[kind].faster if kind in FOUND else None) or "undecided"
-
-
-def _rows(inputs: Tensor, weight: Tensor) -> int:
-    return inputs.numel() // weight.shape[1]
-
-
-def _class_of(rows: int, weight: Tensor) -> ProductClass:
-    outputs, inputs = weight.shape
-    up = 1 << (rows - 1).bit_length()
-    return ProductClass(up, inputs, outputs, not weight.is_contiguous(), torch.get_num_threads(), asked_precision())

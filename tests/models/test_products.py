@@ -17,7 +17,7 @@ from kn_attrib.evaluation.records.provenance import identity_of
 from kn_attrib.models import compute, products
 from kn_attrib.models.compute import Compute
 from kn_attrib.models.onednn_linears import fast_linears
-from kn_attrib.models.products import TRIES, Products, summary_of
+from kn_attrib.models.products import TRIES, ProductClass, Products, class_of, summary_of
 
 Load = Callable[..., NeuronModel]
 Calls = list[tuple[str, int]]
@@ -56,7 +56,7 @@ def test_the_faster_one_is_found_once_and_taken(calls: Calls, slow: str, fast: s
     PACE[slow] = 0.005
     chooser = Products("auto", set())
     for _ in range(TRIES):
-        assert chooser.library(ROWS, WEIGHT) is None
+        assert chooser.library(class_of(inputs_of(), WEIGHT)) is None
         chooser.multiply(inputs_of(), WEIGHT, None)
     # Both for equally many rows, in turns.
     assert calls == [("pytorch", 32), ("onednn", 32), ("onednn", 32), ("pytorch", 32), ("pytorch", 32), ("onednn", 32)]
@@ -84,29 +84,39 @@ def test_other_rows_shapes_layouts_threads_and_precisions_are_found_anew() -> No
     chooser = Products("auto", set())
     for _ in range(TRIES):
         chooser.multiply(inputs_of(), WEIGHT, None)
-    assert chooser.library(ROWS, WEIGHT) is not None
-    assert chooser.library(32, WEIGHT) is None
-    assert chooser.library(65, WEIGHT) is None
-    assert chooser.library(ROWS, WEIGHT[:90]) is None
-    assert chooser.library(ROWS, WEIGHT.t().contiguous().t()) is None
+    assert chooser.library(class_of(inputs_of(), WEIGHT)) is not None
+    assert chooser.library(class_of(inputs_of(32), WEIGHT)) is None
+    assert chooser.library(class_of(inputs_of(65), WEIGHT)) is None
+    assert chooser.library(class_of(inputs_of(), WEIGHT[:90])) is None
+    assert chooser.library(class_of(inputs_of(), WEIGHT.t().contiguous().t())) is None
     torch.set_num_threads(2)
     try:
-        assert chooser.library(ROWS, WEIGHT) is None
+        assert chooser.library(class_of(inputs_of(), WEIGHT)) is None
     finally:
         torch.set_num_threads(1)
     torch.set_float32_matmul_precision("medium")
     try:
-        assert chooser.library(ROWS, WEIGHT) is None
+        assert chooser.library(class_of(inputs_of(), WEIGHT)) is None
     finally:
         torch.set_float32_matmul_precision("highest")
 
 
-def test_small_products_and_few_rows_are_pytorchs_untimed(calls: Calls) -> None:
-    chooser = Products("auto", set())
-    for rows, weight in ((products.FEW_ROWS, torch.zeros(512, 512)), (20, WEIGHT), (0, WEIGHT)):
-        assert chooser.library(rows, weight) == "pytorch"
-    assert not chooser.met
+@pytest.mark.parametrize(("rows", "width"), [(products.FEW_ROWS, 512), (20, 96), (0, 96)])
+def test_small_products_and_few_rows_are_pytorchs_untimed(calls: Calls, rows: int, width: int) -> None:
+    module, met = nn.Linear(width, width).requires_grad_(False), set[ProductClass]()
+    for asked in ("auto", "onednn"):
+        with fast_linears([module], Products(asked, met)):
+            module(torch.zeros(rows, width))
+    assert not met
     assert not calls
+
+
+@pytest.mark.parametrize("layout", [lambda weight: weight, Tensor.t, lambda weight: weight[::2, :100]])
+def test_gradients_are_of_the_class_that_they_are_looked_up_in(layout: Callable[[Tensor], Tensor]) -> None:
+    weight = layout(WEIGHT)
+    outer = torch.zeros(ROWS, len(weight))
+    inputs = torch.zeros(ROWS, weight.shape[1])
+    assert class_of(inputs, weight).of_gradient() == class_of(outer, weight.t())
 
 
 @pytest.mark.parametrize("asked", ["pytorch", "onednn"])
@@ -178,6 +188,6 @@ def test_manifests_say_it_and_resuming_does_not_compare_it(load_tiny: Load, fact
     model, again = load_tiny("masked", "float32"), load_tiny("masked", "float32")
     found = compare(model, facts, ["activation"], folder=tmp_path / "run", **settings)  # type: ignore[arg-type]
     assert found.manifest["model"]["products"]["asked"] == "auto"
-    again.execution.met.add(products.ProductClass(64, 128, 96, False, 1, "highest"))
+    again.execution.met.add(ProductClass(64, 128, 96, False, 1, "highest"))
     assert identity_of(again, facts, {}, {}) == identity_of(model, facts, {}, {})
     assert again.execution.products_so_far() != model.execution.products_so_far()
