@@ -24,6 +24,7 @@ from kn_attrib.facts.facts import FactSet
 from kn_attrib.facts.loading import facts_from_templates
 from kn_attrib.models.loading import load_model
 from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.models.products import HAS_ONEDNN
 from kn_attrib.scoring.registry import _METHODS, list_methods
 from kn_attrib.scoring.scorer import Scorer
 from kn_attrib.units.view import UnitModel
@@ -32,6 +33,8 @@ from unit_views import HEADS, KINDS, MODELS, view_of
 # Tests run side by side and their models are tiny: more threads than one only get in each other's way.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+# Results are compared to the last digit: no timing has a say.
+os.environ["KN_ATTRIB_PRODUCTS"] = "onednn" if HAS_ONEDNN else "pytorch"
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

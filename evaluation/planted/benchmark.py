@@ -97,7 +97,7 @@ def benchmark(
         "seed": seed,
     }
     manifest = {
-        "models": [_record(suite, items) for suite, items in chosen],
+        "models": [_record(suite, items) | {"products": run.products[suite.model]} for suite, items in chosen],
         "settings": settings,
         "methods": run.records(),
         **stamp(started),
@@ -173,6 +173,7 @@ class _Run:
     contrast_facts: int
     rows: list[dict[str, Any]] = field(default_factory=list)
     cost: dict[str, dict[str, float]] = field(default_factory=dict)
+    products: dict[str, dict[str, str | int]] = field(default_factory=dict)
     prompts: int = 0
 
     def suite(self, suite: Suite, items: Sequence[Item]) -> Iterator[Item]:
@@ -184,6 +185,7 @@ class _Run:
                 for target in item.plant.targets:
                     self._target(model, item, target, self._contrast(model, item, target, facts))
             yield item
+        self.products[suite.model] = model.execution.products_so_far()
 
     def _contrast(self, model: NeuronModel, item: Item, target: Target, facts: Sequence[Fact]) -> list[Fact]:
         """The next facts of the relation with another answer and a subject that nothing was planted for."""

@@ -32,6 +32,7 @@ def manifest_of(model: NeuronModel, facts: FactSet, started: float, **further: A
         "dtype": dtype_name(model),
         "device": str(model.device),
         "sha256": model.digest,
+        "products": model.execution.products_so_far(),
     }
     return {"model": described, "facts": {"sha256": facts.digest, "n": len(facts)}, **stamp(started), **further}
 

@@ -1,4 +1,4 @@
-"""How a model is run: which implementation, how much memory, at which precision of matrix products."""
+"""How a model is run: which implementation, how much memory, matrix products at which precision and by whom."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kn_attrib.errors import ConfigError, unknown
+from kn_attrib.models.products import HAS_ONEDNN, PRODUCTS
 from kn_attrib.models.torch_defaults import matmul_precision, torch_defaults
 
 Engine = Literal["auto", "plain"]
 PRECISIONS = {"highest": "highest", "tf32": "high", "medium": "medium"}
 SHARE_OF_FREE_MEMORY = 0.4
+PRODUCTS_VARIABLE = "KN_ATTRIB_PRODUCTS"
 
 
 @dataclass(frozen=True)
@@ -32,21 +34,32 @@ class Compute:
         on GPUs that can. ``"medium"`` lets PyTorch choose a faster kernel: on CPUs without matrix units (AMX) this
         is another library's float32, faster and as exact; on others and on GPUs it is bfloat16-like, good for
         gradients and poor for single-neuron ablations. The head and softmax stay in float32 in either.
+    products : the library of large float32 products of frozen linears on CPUs. ``"auto"`` times PyTorch's own and
+        oneDNN's in use and takes the faster for each class of shapes, so that the last digits may change from run to
+        run; ``"pytorch"`` and ``"onednn"`` fix it. Under PyTorch's deterministic algorithms ``"auto"`` is PyTorch's.
+        The environment's `KN_ATTRIB_PRODUCTS` says what ``"auto"`` is in a process as a whole.
 
     Raises
     ------
-    ConfigError : unknown engine or precision, or a budget that is not positive.
+    ConfigError : unknown engine, precision or products, oneDNN where there is none, or a budget that is not positive.
     """
 
     engine: Engine = "auto"
     memory_budget: int | None = None
     precision: str = "highest"
+    products: str = "auto"
 
     def __post_init__(self) -> None:
         if self.engine not in ("auto", "plain"):
             raise ConfigError(unknown("engine", str(self.engine), ("auto", "plain")))
         if self.precision not in PRECISIONS:
             raise ConfigError(unknown("precision", str(self.precision), PRECISIONS))
+        if self.products == "auto":
+            object.__setattr__(self, "products", os.environ.get(PRODUCTS_VARIABLE, "auto"))
+        if self.products not in PRODUCTS:
+            raise ConfigError(unknown("products", str(self.products), PRODUCTS))
+        if self.products == "onednn" and not HAS_ONEDNN:
+            raise ConfigError("products is 'onednn', which this PyTorch is built without; use 'auto' or 'pytorch'.")
         if self.memory_budget is not None and self.memory_budget <= 0:
             raise ConfigError(f"memory_budget is {self.memory_budget}; expected a positive number of bytes.")
 

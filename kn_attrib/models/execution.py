@@ -11,6 +11,7 @@ from torch import nn
 from kn_attrib.models.compute import Compute
 from kn_attrib.models.cost import Cost
 from kn_attrib.models.onednn_linears import copied_bytes
+from kn_attrib.models.products import ProductClass, Products, summary_of
 
 
 @dataclass
@@ -35,7 +36,7 @@ class Execution:
 
     Parameters
     ----------
-    settings : engine, memory and precision.
+    settings : engine, memory, precision and products.
     linears : the model's plain linears (`linears_of`), large products of which may be oneDNN's.
 
     Attributes
@@ -45,6 +46,7 @@ class Execution:
         tokens; None before their first use.
     mixed_verdict : what they found for rows of prompts of several lengths.
     norms_behind : per layer the norm between its feed-forward block and the residual stream; None before it was asked.
+    met : the classes of large products that the model has been run with.
     """
 
     settings: Compute = field(default_factory=Compute)
@@ -54,6 +56,16 @@ class Execution:
     whole_verdict: Verdict | None = None
     mixed_verdict: Verdict = field(default_factory=Verdict)
     norms_behind: list[nn.Module | None] | None = None
+    met: set[ProductClass] = field(default_factory=set)
+
+    @property
+    def products(self) -> Products:
+        """Chooses which library does each large product."""
+        return Products(self.settings.products, self.met)
+
+    def products_so_far(self) -> dict[str, str | int]:
+        """Of all large products that the model has been run with: what was asked, and classes by library."""
+        return summary_of(self.settings.products, self.met)
 
     def row_budget(self, device: torch.device) -> int:
         """Bytes that rows may take: the memory budget less copies of weights, but at least a quarter of it."""

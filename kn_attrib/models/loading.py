@@ -54,6 +54,7 @@ def load_model(
     precision: str = "highest",
     memory_budget: int | None = None,
     engine: Engine = "auto",
+    products: str = "auto",
     chat: bool = False,
 ) -> NeuronModel:
     """Load a model as layers of feed-forward neurons, and check that they are what they are taken for.
@@ -67,7 +68,7 @@ def load_model(
     device : a torch device; default CUDA where there is one, else CPU (for a pair: where its model is).
     ffn_pattern : where the feed-forward output linears are, with ``{i}`` for the layer, e.g.
         ``"model.layers.{i}.mlp.down_proj"``; default as `ARCHITECTURES` says, or found by name.
-    precision, memory_budget, engine : how the model is run; see `kn_attrib.models.compute.Compute`.
+    precision, memory_budget, engine, products : how the model is run; see `kn_attrib.models.compute.Compute`.
     chat : put texts to a causal model through its tokenizer's chat template: the text up to the slot, without the white
         space at its end, is the user's message, and the answer begins the assistant's turn.
 
@@ -80,7 +81,7 @@ def load_model(
     """
     if dtype not in DTYPES:
         raise ModelError(unknown("dtype", str(dtype), DTYPES))
-    compute = Compute(engine, memory_budget, precision)
+    compute = Compute(engine, memory_budget, precision, products)
     if isinstance(source, tuple):
         given, tokenizer = source
         model, kind, name = _from_pair(given, DTYPES[dtype], device)

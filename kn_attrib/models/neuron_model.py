@@ -193,7 +193,8 @@ class NeuronModel:
         outer, self._positions = self._positions, positions
         try:
             own = torch_defaults(gradients=False)
-            with own, quiet(self.model), fast_linears(self.execution.linears), self._points.attached():
+            fast = fast_linears(self.execution.linears, self.execution.products)
+            with own, quiet(self.model), fast, self._points.attached():
                 yield
         finally:
             self._positions = outer

@@ -1,8 +1,4 @@
-"""Frozen float32 linears on CPUs, multiplied by oneDNN: as exact as PyTorch's own choice and often twice as fast.
-
-PyTorch ships two libraries of matrix products. At full precision its linears go to MKL, which holds back on processors
-of other makers; oneDNN, asked directly, computes the same float32 products there at full speed.
-"""
+"""Frozen float32 linears on CPUs, multiplied by whichever of two libraries is faster (`kn_attrib.models.products`)."""
 
 from __future__ import annotations
 
@@ -15,30 +11,30 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-WORTH_IT = 2**20
-"""Multiplications of a product below which asking costs more than it saves."""
+from kn_attrib.models.products import HAS_ONEDNN, Products, is_small
+
 SINGLE = torch.float32
-_HAS_OP = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 class _Product(torch.autograd.Function):
     """``x Wᵀ + b``, differentiable any number of times with respect to ``x`` alone."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, products: Products) -> Tensor:
         ctx.save_for_backward(weight)
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(inputs.contiguous(), weight, bias, "none", [], "")
-        return product
+        ctx.products = products
+        return products.multiply(inputs, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None, None, None]:
         (weight,) = ctx.saved_tensors
-        return _Product.apply(outer[0], weight.t(), None), None, None  # type: ignore[no-untyped-call]
+        slope: Tensor = _Product.apply(outer[0], weight.t(), None, ctx.products)  # type: ignore[no-untyped-call]
+        return slope, None, None, None
 
 
 def linears_of(model: nn.Module) -> list[nn.Module]:
     """The plain linears of a model: subclasses may do more than multiply."""
-    if not _HAS_OP:
+    if not HAS_ONEDNN:
         return []
     return [module for module in model.modules() if type(module) in (nn.Linear, Conv1D)]
 
@@ -51,17 +47,23 @@ def copied_bytes(linears: Sequence[Any]) -> int:
 
 
 @contextmanager
-def fast_linears(linears: Sequence[nn.Module]) -> Iterator[None]:
-    """While active, large products of these linears are oneDNN's; may be nested.
+def fast_linears(linears: Sequence[nn.Module], products: Products) -> Iterator[None]:
+    """While active, large products of these linears are done by the libraries chosen for them; may be nested.
 
     Parameters
     ----------
     linears : from `linears_of`. Only what is frozen, on the CPU and in float32 is run otherwise than before.
+    products : chooses. PyTorch's own linears run as they are if it always says so; so they do, unless a library is
+        asked for, where the caller wants deterministic algorithms: what timing chooses may change from run to run.
     """
+    timed = products.asked == "auto"
+    if products.asked == "pytorch" or (timed and torch.are_deterministic_algorithms_enabled()):
+        yield
+        return
     # What has a forward of its own is inside another such context, or somebody else's business.
     own = [module for module in linears if "forward" not in vars(module)]
     for module in own:
-        vars(module)["forward"] = partial(_forward, module)
+        vars(module)["forward"] = partial(_forward, module, products)
     try:
         yield
     finally:
@@ -69,12 +71,12 @@ def fast_linears(linears: Sequence[nn.Module]) -> Iterator[None]:
             del vars(module)["forward"]
 
 
-def _forward(module: Any, inputs: Tensor) -> Tensor:
+def _forward(module: Any, products: Products, inputs: Tensor) -> Tensor:
     weight = module.weight.t() if isinstance(module, Conv1D) else module.weight
-    if inputs.numel() * len(weight) < WORTH_IT or not _fits(module, inputs):
+    if is_small(inputs, weight) or not _fits(module, inputs) or products.are_pytorchs(inputs, weight):
         result: Tensor = type(module).forward(module, inputs)
     else:
-        result = _Product.apply(inputs, weight, module.bias)  # type: ignore[no-untyped-call]
+        result = _Product.apply(inputs, weight, module.bias, products)  # type: ignore[no-untyped-call]
     return result
 
 

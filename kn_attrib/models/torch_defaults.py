@@ -56,7 +56,7 @@ def matmul_precision(precision: str) -> Iterator[None]:
     ----------
     precision : ``"highest"``, ``"high"`` or ``"medium"``.
     """
-    before, settings = _asked_precision(), _settings_of_backends()
+    before, settings = asked_precision(), _settings_of_backends()
     if before == precision == "highest" and all(value in ("ieee", "none") for _, value in settings):
         yield
         return
@@ -77,7 +77,7 @@ def _autocasts(device: str) -> bool:
         return False
 
 
-def _asked_precision() -> str | None:
+def asked_precision() -> str | None:
     """The precision of matrix products; None where the caller has set it backend by backend."""
     try:
         return torch.get_float32_matmul_precision()

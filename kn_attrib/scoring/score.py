@@ -87,7 +87,9 @@ def score(
     others = model.encoder.encode_all(contrast, "prompts").prompts
     warn_if_long(model, scorer, encoding.prompts, stacklevel=4)
     fitted = fit(scorer, model, encoding.prompts, others)
-    return score_prompts(model, encoding.prompts, fitted, max_prompts, progress, provenance, keep_tokens)
+    scores = score_prompts(model, encoding.prompts, fitted, max_prompts, progress, provenance, keep_tokens)
+    scores.provenance["products"] = model.execution.products_so_far()
+    return scores
 
 
 @torch_defaults()
