@@ -22,6 +22,7 @@ from kn_attrib.forward.wave import WaveForward
 from kn_attrib.interventions.many_rows import answers_of_rows
 from kn_attrib.methods import IntegratedGradients
 from kn_attrib.scoring.score import score_prompts
+from natural import natural_folder
 
 ALONE = {"bloom": "ALiBi", "mpt": "ALiBi", "falcon": "ALiBi"}
 """Causal types whose prompts run length by length."""
@@ -165,3 +166,17 @@ def test_the_plain_path_refuses_prompts_of_several_lengths(prompts: Sequence[Pro
     batch = MixedBatch(tuple(prompts))
     with pytest.raises(ModelError, match="one length at a time"):
         list(answers_of_rows(plain, batch, [NeuronSet()], [0], [0.0]))
+
+
+@pytest.mark.parametrize("name", ["smollm2", "gemma3"])
+def test_natural_models_give_the_same_scores(name: str) -> None:
+    natural = load_model(natural_folder(name))
+    first: dict[int, Prompt] = {}
+    for prompt in natural.encode(load_facts("world")["capital:France"]).prompts:
+        first.setdefault(len(prompt.input_ids), prompt)
+    method = IntegratedGradients(steps=4)
+    found = score_prompts(natural, list(first.values())[:2], method).values
+    assert natural.execution.mixed_verdict.extents
+    for row, prompt in enumerate(list(first.values())[:2]):
+        alone = method.score(natural, Batch((prompt,))).values[0]
+        torch.testing.assert_close(found[row], alone, rtol=1e-3, atol=1e-5 * float(alone.abs().max()))
