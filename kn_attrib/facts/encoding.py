@@ -105,13 +105,14 @@ class PromptEncoder:
         PromptError : the answer is unknown to the tokenizer, the text is too long, or a model that predicts from the
             left is given a text that goes on after the slot.
         """
-        answer = self._answer_ids(fact, self._before(text))
+        before = self._before(text)
+        answer = self._answer_ids(fact, before)
         if self.kind == "masked":
             ids, places = self._masked(fact, text, len(answer))
             inputs = [(ids, place) for place in places]
             source: list[int] = []
         else:
-            source, prefix = self._prefix(fact, text)
+            source, prefix = self._prefix(fact, text, before)
             inputs = [(prefix + answer[:t], len(prefix) + t - 1) for t in range(len(answer))]
         for ids in (source, *(ids for ids, _ in inputs)):
             self._check(fact, text, ids)
@@ -131,7 +132,7 @@ class PromptEncoder:
 
     def _with_memory(self, facts: Sequence[Fact], split: Split) -> PromptEncoder:
         """A copy that has tokenized at once what the texts will be asked for one by one: many times faster."""
-        texts = [(fact, text) for fact in facts for text in _texts_to_read(fact, split)]
+        texts = [(fact, text) for fact in facts for _, text in _texts_to_read(fact, split)]
         parts: set[str] = set()
         for fact, text in texts:
             with suppress(PromptError):
@@ -159,24 +160,17 @@ class PromptEncoder:
         prompts: list[Prompt] = []
         skipped: list[Skipped] = []
         for fact in facts:
-            repeats = self._attributing(fact) if split == "held_out" and fact.held_out else Repeats()
-            for text in getattr(fact, split):
+            repeats = Repeats()
+            for kind, text in _texts_to_read(fact, split):
                 try:
                     queries = self.encode(fact, text)
-                    repeats.add(queries, split)
+                    repeats.add(queries, kind)
                 except PromptError as error:
-                    skipped.append(Skipped(fact.id, text, str(error), error.cause))
+                    if kind == split:
+                        skipped.append(Skipped(fact.id, text, str(error), error.cause))
                 else:
-                    prompts += queries
+                    prompts += queries if kind == split else ()
         return Encoding(tuple(prompts), tuple(skipped))
-
-    def _attributing(self, fact: Fact) -> Repeats:
-        """What the attribution prompts of a fact put to the model."""
-        found = Repeats()
-        for text in fact.prompts:
-            with suppress(PromptError):
-                found.add(self.encode(fact, text), "prompts")
-        return found
 
     def subject_span(self, prompt: Prompt) -> tuple[int, int] | None:
         """Where the subject's tokens are in what the model reads (encoder-decoders: in ``source``): first, last + 1.
@@ -230,12 +224,14 @@ class PromptEncoder:
             )
         return ids, places
 
-    def _prefix(self, fact: Fact, text: str) -> tuple[list[int], list[int]]:
+    def _prefix(self, fact: Fact, text: str, before: str) -> tuple[list[int], list[int]]:
         """What the encoder reads (causal models: nothing), and what the answering stack is given before the answer."""
-        before, after = self._before(text), text.split(SLOT)[1]
+        after = text.split(SLOT)[1]
         start = [] if self.start is None else [self.start]
-        read = self._stem(fact, before) if self.convention == "source prefix" else self._reading(text, 1)
-        source = [] if self.kind == "causal" else self._with_specials(read)
+        source: list[int] = []
+        if self.kind != "causal":
+            read = self._stem(fact, before) if self.convention == "source prefix" else self._reading(text, 1)
+            source = self._with_specials(read)
         if self._sentinel is not None and source:
             return source, [*start, self._sentinel]
         if self.convention == "mask and prefix":
@@ -343,6 +339,7 @@ class PromptEncoder:
         return ids
 
 
-def _texts_to_read(fact: Fact, split: Split) -> tuple[str, ...]:
-    """The texts that are tokenized for a split: held-out ones are compared with the prompts."""
-    return fact.prompts if split == "prompts" else (*fact.prompts, *fact.held_out) if fact.held_out else ()
+def _texts_to_read(fact: Fact, split: Split) -> list[tuple[Split, str]]:
+    """The texts of a split; before held-out ones the prompts, which they are compared with."""
+    splits: tuple[Split, ...] = ("prompts",) if split == "prompts" else ("prompts", "held_out") if fact.held_out else ()
+    return [(each, text) for each in splits for text in getattr(fact, each)]

@@ -35,7 +35,7 @@ FACT = Fact(
     "capital:France", "capital", "France", "Rome Paris Berlin", ("the capital of France is [Y].", "France lies in [Y]"),
     ("the city of France is [Y].",),
 )  # fmt: skip
-FAMILIES = ("bert", "gpt2", "llama", "t5", "t5 without sentinels", "bart")
+FAMILIES = ("bert", "gpt2", "llama", "t5", "t5 without sentinels", "bart", "chat")
 
 # Encoder-decoders are run on the plain path, which is said each time.
 pytestmark = pytest.mark.filterwarnings("ignore::kn_attrib.forward.guards.PlainPathWarning")
@@ -47,6 +47,12 @@ def llama(tokenizers: Tokenizers) -> Any:
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=32, initializer_range=0.3,
     )  # fmt: skip
     return LlamaForCausalLM(config), tokenizers["causal"]
+
+
+def chat(tokenizers: Tokenizers) -> Any:
+    model, tokenizer = llama(tokenizers)
+    tokenizer.chat_template = "city {{ messages[0]['content'] }} lies "
+    return model, tokenizer
 
 
 def t5(tokenizers: Tokenizers, sentinels: bool = True) -> Any:
@@ -77,6 +83,7 @@ def family(tokenizers: Tokenizers, load_tiny: Callable[..., NeuronModel]) -> Cal
         "t5": lambda: t5(tokenizers),
         "t5 without sentinels": lambda: t5(tokenizers, sentinels=False),
         "bart": lambda: bart(tokenizers),
+        "chat": lambda: chat(tokenizers),
     }
 
     def make(name: str) -> NeuronModel:
@@ -84,7 +91,7 @@ def family(tokenizers: Tokenizers, load_tiny: Callable[..., NeuronModel]) -> Cal
         if name in ("bert", "gpt2"):
             return load_tiny("masked" if name == "bert" else "causal")
         hugging, tokenizer = makers[name]()
-        return load_model((hugging.eval(), tokenizer), dtype="float64")
+        return load_model((hugging.eval(), tokenizer), dtype="float64", chat=name == "chat")
 
     return make
 
@@ -98,10 +105,12 @@ def by_hand(model: NeuronModel, name: str) -> list[float]:
     if name == "bert":
         tokens = ["[CLS]", *words, "[MASK]", "[MASK]", "[MASK]", ".", "[SEP]"]
         logits, first = hugging(input_ids=torch.tensor([ids(tokens)])).logits, 6
-    elif name in ("gpt2", "llama"):
+    elif name in ("gpt2", "llama", "chat"):
         answer = ["ĠRome", "ĠParis", "ĠBerlin"]
-        tokens = ["the", *("Ġ" + w for w in words[1:]), *answer]
-        logits, first = hugging(input_ids=torch.tensor([ids(tokens)])).logits, 4
+        asked = (
+            ["city", *("Ġ" + w for w in (*words, "lies"))] if name == "chat" else ["the", *("Ġ" + w for w in words[1:])]
+        )
+        logits, first = hugging(input_ids=torch.tensor([ids([*asked, *answer])])).logits, len(asked) - 1
     else:
         slot, target, first = {
             "t5": (["[CLS]", *words, "<extra_id_0>", ".", "[SEP]"], ["[PAD]", "<extra_id_0>", *answer], 1),
