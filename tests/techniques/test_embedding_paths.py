@@ -39,3 +39,22 @@ def test_gradients_that_are_finite_stay() -> None:
     line = along_embeddings(shallow, batch_of(shallow), "prob", [0.0, 0.5, 1.0])
     assert line.gradients.isfinite().all()
     assert not (line.gradients[0] == line.gradients[1]).all(-1).any()
+
+
+def test_points_are_taken_in_parts_that_fit_into_the_budget() -> None:
+    shallow = stack(2)
+    batch = batch_of(shallow)
+    points = [i / 6 for i in range(7)]
+    at_once = along_embeddings(shallow, batch, "prob", points)
+    narrow = load_model((shallow.model, tokenizer()), memory_budget=400_000)
+    before = narrow.execution.cost.forwards
+    with_rows: list[int] = []
+    handle = narrow.model.register_forward_hook(lambda _, __, output: with_rows.append(len(output.logits)))
+    try:
+        in_parts = along_embeddings(narrow, batch, "prob", points)
+    finally:
+        handle.remove()
+    assert len(with_rows) > 1
+    assert sum(with_rows) == narrow.execution.cost.forwards - before == len(points) * len(batch)
+    torch.testing.assert_close(in_parts.gradients, at_once.gradients)
+    torch.testing.assert_close(in_parts.states, at_once.states)
