@@ -33,7 +33,7 @@ REFERENCE = f"{METHOD}(tolerance=0.001)"
 HAND_STEPS = 20
 TOP = 20
 METHOD_PROMPTS = 4
-CHEAP = {"ablation": "ablation(screen=0.05)"}
+CHEAP = {"ablation": "ablation(screen=0.02)", "restoration": "restoration(draws=3, screen=0.01)"}
 """What is timed in the place of methods that take more than a minute for a prompt."""
 
 
