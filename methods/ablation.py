@@ -58,6 +58,7 @@ class Ablation(Scorer):
             raise MethodError(f"ablation: screen is {self.screen}; expected a share of the neurons, above 0, up to 1.")
 
     def rows_per_prompt(self, model: NeuronModel) -> int:
+        """One for each neuron that is evaluated."""
         return round(self.screen * model.n_layers * model.n_neurons)
 
     def score(self, model: NeuronModel, batch: Batch) -> Tensor:

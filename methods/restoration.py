@@ -70,6 +70,7 @@ class Restoration(Scorer):
             raise MethodError(f"restoration: screen is {self.screen}; expected a share of the neurons, above 0, to 1.")
 
     def rows_per_prompt(self, model: NeuronModel) -> int:
+        """One for each draw and neuron that is evaluated."""
         return round(self.draws * self.screen * model.n_layers * model.n_neurons)
 
     def score(self, model: NeuronModel, batch: Batch) -> Tensor:

@@ -88,6 +88,7 @@ class PrefixLayer(DynamicLayer):
         self.keys, self.values, self.running = keys, values, running
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Keys and values of the rows' prompts before the answer, then the rows' own."""
         assert self.keys is not None
         assert self.values is not None
         return self._extend(self.keys, key_states), self._extend(self.values, value_states)
