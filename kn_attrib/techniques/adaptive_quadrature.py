@@ -33,7 +33,7 @@ class Integral:
     Attributes
     ----------
     sums : ``[row, component]``.
-    error : ``[row]``, estimated Euclidean length of the error: the sum over panels of the distance of two nested rules.
+    error : ``[row]``, estimated Euclidean length of the error: the distance of two nested rules' results.
     capped : ``[row]``, whether a row ran out of nodes before it was as exact as asked.
     nodes : ``[row]``, evaluations, without one that was given.
     difference : ``[row]``, what the components should add up to: the function's value at the end less that at 0.
@@ -83,8 +83,8 @@ def integrate_adaptively(
     """Integrals over [0, 1], as exact as those they are compared with ask for.
 
     A row is done when its estimated error is at most ``tolerance`` times the length of the longest integral of its
-    group. The estimate is the distance of two nested rules (midpoint and Simpson on three nodes, Simpson and Boole on
-    five), summed over panels; and never less than ``|gap|/√components``, the least error that can make the gap between
+    group. The estimate is the distance of the integrals by two nested rules (midpoint and Simpson on three nodes, Simpson
+    and Boole on the five of each panel); and never less than ``|gap|/√components``, the least error that can make the gap between
     the sum of the components and the difference that it should be.
 
     Parameters
@@ -162,23 +162,22 @@ class _Work:
         return values, slopes * stretch.to(slopes)[:, None]
 
     def _panels(self) -> tuple[Tensor, Tensor]:
-        """Integral and error of each panel."""
+        """Integral of each panel, and how far that of the coarser rule is off."""
         boole, simpson = (torch.tensor(rule).to(self.values) for rule in (BOOLE, SIMPSON))
-        width = self.width.to(self.values)
-        sums = torch.einsum("k,pkc->pc", boole, self.values) * width[:, None]
-        errors = torch.einsum("k,pkc->pc", boole - simpson, self.values).norm(dim=1) * width
-        return sums, errors
+        width = self.width.to(self.values)[:, None]
+        sums = torch.einsum("k,pkc->pc", boole, self.values) * width
+        return sums, torch.einsum("k,pkc->pc", boole - simpson, self.values) * width
 
     def _totals(self) -> tuple[Tensor, Tensor, Tensor]:
         """Integral and error of each row, and the error of each panel."""
-        sums = torch.zeros_like(self.first[:, 0])
-        errors = torch.zeros_like(sums[:, 0])
+        sums, off = torch.zeros_like(self.first[:, 0]), torch.zeros_like(self.first[:, 0])
         three = self.has_three
         begin, middle, last = self.first[three].unbind(1)
         sums[three] = (begin + 4 * middle + last) / 6
-        errors[three] = (begin - 2 * middle + last).norm(dim=1) / 6
-        parts, of_panels = self._panels()
-        return sums.index_add(0, self.rows, parts), errors.index_add(0, self.rows, of_panels), of_panels
+        off[three] = (begin - 2 * middle + last) / 6
+        parts, distances = self._panels()
+        sums, off = sums.index_add(0, self.rows, parts), off.index_add(0, self.rows, distances)
+        return sums, off.norm(dim=1), distances.norm(dim=1)
 
     def _judged(self, tolerance: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Integrals, errors, the largest errors that are allowed, and the error of each panel."""
