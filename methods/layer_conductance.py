@@ -80,7 +80,7 @@ class LayerConductance(Scorer):
         if self.steps:
             parts = batch_parts(batch, self.max_rows, self.steps + 1)
             return torch.cat([self._captums(model, part) for part in parts])
-        found = [self._conductance(model, Batch([prompt], batch.device)) for prompt in batch.prompts]
+        found = [self._conductance(model, Batch((prompt,), batch.device)) for prompt in batch.prompts]
         values, error, capped = (torch.stack([getattr(each, name) for each in found]) for name in _RESULT)
         return Attribution(values, error=error, capped=capped)
 

@@ -7,6 +7,7 @@ of exponentials is the mean unembedding vector, which the same sweep collects.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ class Head:
     Parameters
     ----------
     model, kind : the model, which is run on a short text if its vocabulary is large.
+    multiply : ``x, W, b -> x Wᵀ + b`` of states and a part of the vocabulary, nothing of it recorded.
 
     Attributes
     ----------
@@ -54,6 +56,7 @@ class Head:
 
     model: PreTrainedModel
     kind: Kind
+    multiply: Callable[[Tensor, Tensor, Tensor | None], Tensor] = nn.functional.linear
     is_plain: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -175,14 +178,14 @@ class Head:
         weight, bias = module.weight.detach(), None if module.bias is None else module.bias.detach()
         found = Swept.begin(states, weight, bias, answers, gradient)
         elements = TILE_ELEMENTS * (ON_GPU if states.is_cuda else 1)
-        size = max(SMALLEST_TILE, elements // max(1, len(states)))
+        # A power of two: libraries of products are chosen by shapes, and few shapes are soon decided.
+        size = max(SMALLEST_TILE, 2 ** int(math.log2(max(1, elements // max(1, len(states))))))
         # A caller's autocast must not reach these products, nor a precision that was asked for the model's own.
         with torch_defaults(gradients=False), full_precision():
             for start in range(0, len(weight), size):
                 tile = weight[start : start + size]
-                logits = at_least_float32(
-                    nn.functional.linear(states, tile, None if bias is None else bias[start : start + size])
-                )
+                own_bias = None if bias is None else bias[start : start + size]
+                logits = at_least_float32(self.multiply(states, tile, own_bias))
                 found.add(logits, tile, start, answers, ranks)
         return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ from kn_attrib.models.execution import Execution
 from kn_attrib.models.head import Head
 from kn_attrib.models.hook_points import HookPoints
 from kn_attrib.models.matrices import value_matrix
-from kn_attrib.models.onednn_linears import fast_linears, linears_of
+from kn_attrib.models.onednn_linears import fast_linears, linears_of, multiply_frozen
 from kn_attrib.models.passes import answer_only, arguments, at_positions, positions_of, quiet
 from kn_attrib.models.torch_defaults import torch_defaults
 from kn_attrib.neurons import Neuron, NeuronSet
@@ -87,7 +87,7 @@ class NeuronModel:
         start = model.config.decoder_start_token_id if kind == "encoder-decoder" else None
         self.encoder = PromptEncoder(tokenizer, kind, start, embedding.weight.shape[0], positions_of(model), chat)
         self.execution = Execution(compute or Compute(), linears_of(model))
-        self.head = Head(model, kind)
+        self.head = Head(model, kind, partial(multiply_frozen, self.execution.products))
         self._positions: Tensor | None = None
 
     def __repr__(self) -> str:

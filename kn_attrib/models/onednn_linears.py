@@ -56,8 +56,7 @@ def fast_linears(linears: Sequence[nn.Module], products: Products) -> Iterator[N
     products : chooses. PyTorch's own linears run as they are if it always says so; so they do, unless a library is
         asked for, where the caller wants deterministic algorithms: what timing chooses may change from run to run.
     """
-    timed = products.asked == "auto"
-    if products.asked == "pytorch" or (timed and torch.are_deterministic_algorithms_enabled()):
+    if not _may_choose(products):
         yield
         return
     # What has a forward of its own is inside another such context, or somebody else's business.
@@ -69,6 +68,24 @@ def fast_linears(linears: Sequence[nn.Module], products: Products) -> Iterator[N
     finally:
         for module in own:
             del vars(module)["forward"]
+
+
+def multiply_frozen(products: Products, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``x Wᵀ + b`` where nothing is recorded for gradients, by the library chosen for it."""
+    own = [weight] if bias is None else [weight, bias]
+    if not _may_choose(products) or is_small(inputs, weight) or not _are_single(inputs, *own):
+        return nn.functional.linear(inputs, weight, bias)
+    return products.multiply(inputs, weight, bias)
+
+
+def _may_choose(products: Products) -> bool:
+    """Whether anything but PyTorch's own linears may come of it: what timing chooses may change from run to run."""
+    timed = products.asked == "auto"
+    return HAS_ONEDNN and products.asked != "pytorch" and not (timed and torch.are_deterministic_algorithms_enabled())
+
+
+def _are_single(*tensors: Tensor) -> bool:
+    return all(each.is_cpu and each.dtype == SINGLE for each in tensors)
 
 
 def _forward(module: Any, products: Products, inputs: Tensor) -> Tensor:
@@ -85,4 +102,4 @@ def _fits(module: Any, inputs: Tensor) -> bool:
     # Other classes of parameters, such as quantized ones, multiply in their own way.
     if torch.is_autocast_enabled("cpu") or any(type(each) is not nn.Parameter or each.requires_grad for each in own):
         return False
-    return all(each.is_cpu and each.dtype == SINGLE for each in (inputs, *own))
+    return _are_single(inputs, *own)

@@ -83,9 +83,9 @@ def integrate_adaptively(
     """Integrals over [0, 1], as exact as those they are compared with ask for.
 
     A row is done when its estimated error is at most ``tolerance`` times the length of the longest integral of its
-    group. The estimate is the distance of the integrals by two nested rules (midpoint and Simpson on three nodes, Simpson
-    and Boole on the five of each panel); and never less than ``|gap|/√components``, the least error that can make the gap between
-    the sum of the components and the difference that it should be.
+    group. The estimate is the distance of the integrals by two nested rules (midpoint and Simpson on three nodes,
+    Simpson and Boole on the five of each panel); and never less than ``|gap|/√components``, the least error that can
+    make the gap between the sum of the components and the difference that it should be.
 
     Parameters
     ----------

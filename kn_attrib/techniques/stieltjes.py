@@ -27,7 +27,7 @@ class StieltjesIntegral:
     Attributes
     ----------
     sums : ``[layer, component]``.
-    error : ``[layer]``, estimated Euclidean length of the error: the sum over panels of the distance of two sums.
+    error : ``[layer]``, estimated Euclidean length of the error: the sum of the panels'.
     capped : ``[layer]``, whether points ran out before it was as small as asked.
     """
 
@@ -39,10 +39,10 @@ class StieltjesIntegral:
 def integrate_along(curves: Curves, tolerance: float, most_points: int = MOST_NODES) -> StieltjesIntegral:
     """``∫₀¹ g dh`` of every component: trapezoid sums, extrapolated, on panels that are bisected where they need it.
 
-    On the five points of a panel ``T₁``, ``T₂``, ``T₄`` are the sums ``Σ ½ (g_k + g_{k+1}) (h_{k+1} − h_k)`` over one, two
-    and four intervals, ``S₂ = (4 T₂ − T₁) / 3``, ``S₄ = (4 T₄ − T₂) / 3``, and the panel's integral is
-    ``(16 S₄ − S₂) / 15``, Romberg's third column, its estimated error ``‖S₄ − S₂‖ / 4``. Done when the errors
-    of every layer add up to at most ``tolerance`` times the length of the longest layer. No value is computed twice.
+    On the five points of a panel ``T₁``, ``T₂``, ``T₄`` are the sums ``Σ ½ (g_k + g_{k+1}) (h_{k+1} − h_k)`` over one,
+    two and four intervals, ``S₂ = (4 T₂ − T₁) / 3``, ``S₄ = (4 T₄ − T₂) / 3``, and the panel's integral is
+    ``(16 S₄ − S₂) / 15``, Romberg's third column, its estimated error ``‖S₄ − S₂‖ / 4``. Done when the errors of
+    every layer add up to at most ``tolerance`` times the length of the longest layer. No value is computed twice.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def integrate_along(curves: Curves, tolerance: float, most_points: int = MOST_NO
 
 
 def _panel_sums(panels: Tensor) -> tuple[Tensor, Tensor]:
-    """Integral ``[panel, layer, component]`` and error ``[panel, layer]``; panels are ``[panel, 5, 2, layer, component]``."""
+    """Integrals and errors of ``panels [panel, 5, 2, layer, component]``."""
     one, two, four = (_trapezoid(panels[:, ::stride]) for stride in (4, 2, 1))
     second, fourth = (4 * two - one) / 3, (4 * four - two) / 3
     return (16 * fourth - second) / 15, (fourth - second).norm(dim=-1) / CAUTION

@@ -44,7 +44,9 @@ def captums(model: NeuronModel, start: float, steps: int) -> torch.Tensor:
 def test_the_default_is_what_captums_sum_comes_to_with_many_steps(case: str) -> None:
     model = build(case)
     found = LayerConductance(start=BEGIN).score(model, batch_of(model))
-    assert isinstance(found, Attribution) and found.error is not None and found.capped is not None
+    assert isinstance(found, Attribution)
+    assert found.error is not None
+    assert found.capped is not None
     # Captum adds up gradients at the left ends of steps, off by 1/n: twice as many steps extrapolate to the limit.
     right = 2 * captums(model, BEGIN, 2 * MANY) - captums(model, BEGIN, MANY)
     longest = right.norm(dim=-1).amax(-1, keepdim=True)

@@ -140,6 +140,7 @@ def read_at_answer(result: Tensor, batch: Batch) -> Tensor:
 def test_layer_conductance_is_captums(tiny: NeuronModel, facts: FactSet) -> None:
     batch = batch_of(tiny, facts)
     found = LayerConductance(steps=12, start=0.0).score(tiny, batch)
+    assert isinstance(found, Tensor)
     for layer, site in enumerate(tiny.ffn_outputs):
         direct = attr.LayerConductance(EmbeddingObjective(tiny), site).attribute(
             tiny.embed(batch),

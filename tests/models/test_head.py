@@ -10,9 +10,12 @@ import torch
 from torch import nn
 from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from architecture_cases import tokenizer
+from kn_attrib import load_model
 from kn_attrib.models import head as heads
 from kn_attrib.models.answers import answer_of, gold_of, objective_of
 from kn_attrib.models.head import Head
+from kn_attrib.models.products import LIBRARIES
 
 WORDS = 40_000
 SMALL: dict[str, Any] = {
@@ -78,6 +81,39 @@ def test_ranks_and_most_likely_words_are_those_of_all_logits(monkeypatch: pytest
     assert found.rank[:20].tolist() == [1] * 10 + [3] * 10
     assert found.top.tolist() == expected.top.tolist()
     assert torch.allclose(found.logprob, expected.logprob, atol=1e-12)
+
+
+@pytest.mark.parametrize("library", ["pytorch", "onednn", "auto"])
+def test_the_sweep_is_multiplied_by_the_library_that_is_asked_for(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = dict.fromkeys(LIBRARIES, 0)
+
+    def counted(name: str) -> Any:
+        multiply = LIBRARIES[name]
+
+        def call(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+            calls[name] += 1
+            return multiply(inputs, weight, bias)
+
+        return call
+
+    monkeypatch.setattr("kn_attrib.models.products.LIBRARIES", {name: counted(name) for name in LIBRARIES})
+    monkeypatch.setattr("kn_attrib.models.products.FOUND", {})
+    monkeypatch.setenv("KN_ATTRIB_PRODUCTS", library)
+    model = load_model((llama(), tokenizer()))
+    states, answers = states_and_answers(600, torch.float32)
+    leaf = states.requires_grad_()
+    found = model.head.gold(leaf, answers).logodds
+    (slopes,) = torch.autograd.grad(found.sum(), leaf)
+    leaf = states.detach().requires_grad_()
+    expected = Head(llama(), "causal").gold(leaf, answers).logodds
+    (right,) = torch.autograd.grad(expected.sum(), leaf)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(slopes, right, rtol=1e-4, atol=1e-6)
+    assert (calls["onednn"] > 0) == (library != "pytorch")
+    # PyTorch's own is called as such, not as one of the two to choose from.
+    assert (calls["pytorch"] > 0) == (library == "auto")
 
 
 def test_a_callers_autocast_does_not_reach_the_sweep() -> None:

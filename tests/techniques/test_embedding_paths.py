@@ -29,7 +29,8 @@ def test_gradients_that_overflow_at_zero_are_the_next_points() -> None:
     line = along_embeddings(deep, batch, "prob", points)
     assert line.gradients.isfinite().all()
     captums = LayerConductance(steps=STEPS, start=0.0).score(deep, batch)
-    assert isinstance(captums, torch.Tensor) and captums.isfinite().all()
+    assert isinstance(captums, torch.Tensor)
+    assert captums.isfinite().all()
     # The first layers' overflow, and only theirs; the rest is what it was.
     assert (line.gradients[0, :, 0] == line.gradients[1, :, 0]).all()
     assert not (line.gradients[0, :, -1] == line.gradients[1, :, -1]).all()
