@@ -47,7 +47,8 @@ class IntegratedGradients(Scorer):
         another. A layer that has not reached it after 257 nodes is left as it is; the scores say which
         (``NeuronScores.capped``), and how large the estimated error is (``NeuronScores.error``).
     objective : ``"prob"``, ``"logprob"``, ``"logit"`` or ``"logodds"``.
-    max_rows : most rows (prompts × layers × nodes) held at a time; memory is kept by the model's budget.
+    max_rows : most rows (prompts × layers × nodes) held at a time, adaptively prompts × layers; memory is kept by the
+        model's budget.
 
     Raises
     ------
@@ -81,16 +82,28 @@ class IntegratedGradients(Scorer):
         if self.rule == ADAPTIVE:
             if self.steps == 0:
                 return
+            self._check_tolerance()
             # The record of how scores were made must not say "adaptive" where a number of nodes was asked for.
             object.__setattr__(self, "rule", "gausslegendre")
+        else:
+            self._check_tolerance()
         least = 1 if self.rule == "gausslegendre" else 2
         if self.steps < least:
-            raise MethodError(f"integrated_gradients: steps is {self.steps}; {self.rule} needs at least {least}.")
+            raise MethodError(
+                f"integrated_gradients: steps is {self.steps}; the rule {self.rule} needs at least {least}."
+            )
+
+    def _check_tolerance(self) -> None:
+        if self.tolerance != TOLERANCE:
+            raise MethodError(
+                f"integrated_gradients: tolerance is {self.tolerance}, which only the adaptive rule asks for; leave it "
+                "out, or leave out steps and rule."
+            )
 
     def score(self, model: NeuronModel, batch: Batch) -> Attribution:
         function = objective_function(model, batch, self.objective)
         if self.rule == ADAPTIVE:
-            found = integrate_layers(function, self.tolerance)
+            found = integrate_layers(function, self.tolerance, max_rows=self.max_rows)
             return Attribution(found.scores, found.gap, found.difference, found.error, found.capped)
         activations = function.activations
         scores, differences = [], []

@@ -48,7 +48,7 @@ class LayerConductance(Scorer):
         left as it is; the scores say so (``NeuronScores.capped``, ``NeuronScores.error``).
     start : where the line begins, as a share of the embeddings.
     objective : ``"prob"``, ``"logprob"`` or ``"logit"``.
-    max_rows : most rows (prompts × points) of Captum's sum in one forward and backward.
+    max_rows : most rows (prompts × points) in one forward and backward.
 
     Raises
     ------
@@ -75,6 +75,11 @@ class LayerConductance(Scorer):
             raise MethodError(f"layer_conductance: start is {self.start}; expected a share from 0 to below 1.")
         if not self.tolerance > 0:
             raise MethodError(f"layer_conductance: tolerance is {self.tolerance}; expected a positive share.")
+        if self.steps and self.tolerance != TOLERANCE:
+            raise MethodError(
+                f"layer_conductance: tolerance is {self.tolerance}, which nothing asks for with steps={self.steps}; "
+                "leave out one of them."
+            )
 
     def score(self, model: NeuronModel, batch: Batch) -> Tensor | Attribution:
         if self.steps:
@@ -98,8 +103,10 @@ class LayerConductance(Scorer):
 
         def curves(at: Tensor) -> tuple[Tensor, Tensor]:
             points, _ = Grading(scale).places(torch.zeros_like(at, dtype=torch.long), first + (1 - first) * at)
-            line = along_embeddings(model, prompt, self.objective, points.tolist())
-            return at_least_float32(line.gradients[:, 0]), at_least_float32(line.states[:, 0])
+            parts = points.split(max(1, self.max_rows))
+            lines = [along_embeddings(model, prompt, self.objective, part.tolist()) for part in parts]
+            slopes = torch.cat([line.gradients[:, 0] for line in lines])
+            return at_least_float32(slopes), at_least_float32(torch.cat([line.states[:, 0] for line in lines]))
 
         return integrate_along(curves, self.tolerance)
 

@@ -169,7 +169,7 @@ def selections(scorer: Scorer, settings: Settings, scores: NeuronScores) -> dict
     if settings.share is not None:
         refined = replace(refined, share=settings.share)
     size = math.prod(scores.shape[1:])
-    return {"refined": refined} | {f"k={k}": replace(refined, k=k) for k in settings.budgets if k <= size}
+    return {"refined": refined} | {f"k={k}": Refinement(k=k) for k in settings.budgets if k <= size}
 
 
 def stability(own: NeuronScores) -> float:

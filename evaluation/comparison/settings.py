@@ -10,6 +10,7 @@ from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.scoring.refinement import Refinement
 
 LEAST = {"limit": 1, "max_prompts": 1, "control_facts": 0, "max_rows": 1, "contrast_facts": 0}
+FACTOR = 2.0
 REASONS_TO_KEEP = ("unknown", "ambiguous", "leaking")
 
 
@@ -19,7 +20,7 @@ class Settings:
 
     budgets: tuple[int, ...] = (1, 5, 10, 20)
     refinement: str | None = None
-    factor: float = 2.0
+    factor: float = FACTOR
     control_facts: int = 5
     limit: int | None = None
     max_prompts: int | None = None
@@ -55,6 +56,11 @@ class Settings:
         if self.refinement is not None:
             Refinement.preset(self.refinement)
         check_interventions(self.interventions)
+        if self.factor != FACTOR and not any(name.startswith("amplify") for name in self.interventions):
+            raise ConfigError(
+                f"factor is {self.factor}, which only an amplification asks for; expected 'amplify' among the "
+                f"interventions, which are {', '.join(self.interventions)}."
+            )
         check_controls(self.controls)
         for share in self.dropout:
             if not 0 < share < 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -37,12 +37,13 @@ class Refinement:
     min_prompts : least number of prompts (never more than the fact has).
     adaptive : move ``share`` by 0.05 per relation, at most six passes, until the mean number of neurons per fact
         is between 2 and 5.
-    percentile : if given, a neuron passes if its score is above this percentile (0-100) of the prompt's scores.
-    k : if given, simply the ``k`` neurons with the highest mean score (everything above is ignored).
+    percentile : if given, a neuron passes if its score is above this percentile (0-100) of the prompt's scores; in the
+        place of a threshold.
+    k : if given, simply the ``k`` neurons with the highest mean score; in the place of everything above.
 
     Raises
     ------
-    ConfigError : a number is out of range.
+    ConfigError : a number is out of range, or two that exclude one another are given.
 
     Reference
     ---------
@@ -67,17 +68,27 @@ class Refinement:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"refinement {name} is {value}; expected at least 1.")
+        replaced = {"k": tuple(_DEFAULTS)} if self.k is not None else {"percentile": ("threshold",)}
+        for name, others in replaced.items():
+            unused = [other for other in others if getattr(self, other) != _DEFAULTS[other]]
+            if getattr(self, name) is not None and unused:
+                raise ConfigError(
+                    f"refinement {name} stands in the place of {unused[0]}, which is {getattr(self, unused[0])}; "
+                    "give one of them."
+                )
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Refinement:
-        """Published settings by name, with changes.
+        """Published settings by name, with changes; a percentile takes the place of the preset's threshold.
 
         Raises
         ------
-        ConfigError : no such preset.
+        ConfigError : no such preset, or changes that exclude one another or the preset (``k``).
         """
         if name not in PRESETS:
             raise ConfigError(unknown("refinement preset", name, PRESETS))
+        if changes.get("percentile") is not None:
+            changes = {"threshold": _DEFAULTS["threshold"], **changes}
         return replace(PRESETS[name], **changes)
 
     def shares(self, values: Tensor) -> Tensor:
@@ -104,6 +115,7 @@ class Refinement:
         return NeuronSet(Neuron(*pair) for pair in (counts >= least).nonzero().tolist())
 
 
+_DEFAULTS: dict[str, Any] = {each.name: each.default for each in fields(Refinement) if each.name != "k"}
 PRESETS = {
     "dai2022": Refinement(threshold=0.2, share=0.7, min_prompts=3, adaptive=True),
     "eleuther": Refinement(threshold=0.3, share=0.5, strict=True),
@@ -112,13 +124,13 @@ PRESETS = {
 
 def refine(
     scores: NeuronScores,
-    threshold: float = 0.2,
-    share: float = 0.7,
+    threshold: float | None = None,
+    share: float | None = None,
     preset: str | None = None,
     *,
-    strict: bool = False,
-    min_prompts: int = 1,
-    adaptive: bool = False,
+    strict: bool | None = None,
+    min_prompts: int | None = None,
+    adaptive: bool | None = None,
     percentile: float | None = None,
     k: int | None = None,
     negatives: NeuronScores | None = None,
@@ -128,22 +140,28 @@ def refine(
     Parameters
     ----------
     scores : scores of one fact's prompts.
-    threshold, share, strict, min_prompts, adaptive, percentile, k : see `Refinement`; ignored when ``preset`` is given.
+    threshold, share, strict, min_prompts, adaptive, percentile, k : see `Refinement`; what is not given is the
+        preset's, or that class's default.
     preset : ``"dai2022"`` or ``"eleuther"``.
     negatives : scores of prompts that express *other* facts in the same templates; the neurons that the same
         refinement selects there are removed.
 
     Raises
     ------
-    ConfigError : a setting is out of range or the preset is unknown.
+    ConfigError : a setting is out of range, the preset is unknown, or two settings exclude one another.
     NeuronError : the scores are of several facts (use `refine_all`).
     """
     if len(scores.fact_ids) != 1:
         raise NeuronError(f"scores are of {len(scores.fact_ids)} facts; expected one. Use refine_all for several.")
-    if preset:
-        settings = Refinement.preset(preset)
-    else:
-        settings = Refinement(threshold, share, strict, min_prompts, adaptive, percentile, k)
+    asked = {
+        "threshold": threshold, "share": share, "strict": strict, "min_prompts": min_prompts, "adaptive": adaptive,
+        "percentile": percentile, "k": k,
+    }  # fmt: skip
+    given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+    if k is not None and len(given) + bool(preset) > 1:
+        others = [*(name for name in given if name != "k"), *(["preset"] if preset else [])]
+        raise ConfigError(f"refinement k stands in the place of {others[0]}; give one of them.")
+    settings = Refinement.preset(preset, **given) if preset else Refinement(**given)
     found = refine_all(scores, settings)[scores.fact_ids[0]]
     if negatives is None:
         return found

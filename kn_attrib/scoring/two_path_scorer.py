@@ -39,6 +39,21 @@ class TwoPathScorer(Scorer):
             raise MethodError(f"{self.name}: alone is {self.alone}; expected a weight from 0 to 1.")
         if self.objective not in OBJECTIVES:
             raise MethodError(f"{self.name}: {unknown('objective', self.objective, OBJECTIVES)}")
+        self._check_that_all_is_used()
+
+    def _check_that_all_is_used(self) -> None:
+        together, alone = self.alone < 1, self.alone > 0
+        adaptive = (together and not self.steps) or (alone and not self.layer_steps)
+        for name, unused in (
+            ("steps", bool(self.steps) and not together),
+            ("layer_steps", bool(self.layer_steps) and not alone),
+            ("tolerance", self.tolerance != TOLERANCE and not adaptive),
+        ):
+            if unused:
+                raise MethodError(
+                    f"{self.name}: {name} is {getattr(self, name)}, which nothing asks for with alone={self.alone}, "
+                    f"steps={self.steps} and layer_steps={self.layer_steps}; leave it out."
+                )
 
     def integrals(self, model: NeuronModel, batch: Batch, baselines: Tensor | None = None) -> Tensor:
         """The weighted sum of the two paths' integrated gradients, ``[prompt, layer, neuron]``.

@@ -46,6 +46,7 @@ def integrate_layers(
     function: RowObjective,
     tolerance: float = TOLERANCE,
     baselines: Tensor | None = None,
+    max_rows: int | None = None,
 ) -> LayerIntegrals:
     """Integrated gradients of each layer for itself, from a baseline to its clean activations.
 
@@ -56,6 +57,7 @@ def integrate_layers(
     ----------
     tolerance : largest error that is accepted, as a share of it.
     baselines : ``[prompt, layer, neuron]``; zero if not given.
+    max_rows : most integrals at a time, if all of a prompt's are fewer; default: what fits into the memory budget.
     """
     activations = function.activations
     n_layers, width = activations.shape[1:]
@@ -67,6 +69,8 @@ def integrate_layers(
     slopes = None if few else function.clean_slopes()
     row_bytes = KEPT_NODES * n_layers * width * activations.element_size()
     size = max(1, function.budget // 4 // row_bytes)
+    if max_rows is not None:
+        size = max(1, min(size, max_rows // n_layers))
     parts = [
         _integrals(function, prompts, tolerance, baselines, slopes, scales, few)
         for prompts in torch.arange(len(activations), device=activations.device).split(size)

@@ -125,6 +125,11 @@ BAD_SETTINGS: list[tuple[dict[str, Any], Kinds, str]] = [
     ({"budgets": [1, 145]}, NeuronError, "budget k = 145; expected 1 to 144, the number of neurons of BertForMaskedLM"),
     ({"budgets": [0]}, NeuronError, "budget k = 0; expected 1 to 144"),
     ({"factor": -1.0}, ConfigError, "factor is -1.0; expected a number of at least 0"),
+    (
+        {"factor": 3.0, "interventions": ["suppress"]},
+        ConfigError,
+        "factor is 3.0, which only an amplification asks for",
+    ),
     ({"limit": 0}, ConfigError, "limit is 0; expected at least 1"),
 ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -37,7 +37,8 @@ def test_one_step_is_gradient_times_activation_half_way(tiny: NeuronModel, facts
 
 def test_alone_is_integrated_gradients_and_between_is_the_mean(tiny: NeuronModel, facts: FactSet) -> None:
     layers, together, both = (
-        score(tiny, facts, JointIntegratedGradients(alone=w, layer_steps=5)).values for w in (1.0, 0.0, 0.25)
+        score(tiny, facts, JointIntegratedGradients(alone=w, layer_steps=steps)).values
+        for w, steps in ((1.0, 5), (0.0, 0), (0.25, 5))
     )
     expected = score(tiny, facts, IntegratedGradients(steps=5)).values
     assert torch.allclose(layers, expected, atol=1e-12)
@@ -46,9 +47,9 @@ def test_alone_is_integrated_gradients_and_between_is_the_mean(tiny: NeuronModel
 
 @pytest.mark.parametrize("tolerance", [0.01, 0.0001])
 def test_adaptive_rules_are_as_exact_as_asked(tiny: NeuronModel, facts: FactSet, tolerance: float) -> None:
-    for alone in (0.0, 1.0):
+    for alone, steps, layer_steps in ((0.0, 96, 0), (1.0, 0, 96)):
         found = score(tiny, facts, JointIntegratedGradients(alone=alone, tolerance=tolerance)).values
-        exact = score(tiny, facts, JointIntegratedGradients(alone=alone, steps=96, layer_steps=96)).values
+        exact = score(tiny, facts, JointIntegratedGradients(alone=alone, steps=steps, layer_steps=layer_steps)).values
         assert ((found - exact).flatten(1).norm(dim=1) <= 2 * tolerance * exact.flatten(1).norm(dim=1)).all()
 
 
@@ -59,5 +60,19 @@ def test_bad_parameters_are_named() -> None:
         JointIntegratedGradients(tolerance=float("nan"))
     with pytest.raises(MethodError, match="alone is 2"):
         JointIntegratedGradients(alone=2)
+
+
+@pytest.mark.parametrize(
+    "unused",
+    [
+        {"alone": 1.0, "steps": 3},
+        {"alone": 0.0, "layer_steps": 3},
+        {"steps": 3, "layer_steps": 3, "tolerance": 0.1},
+        {"alone": 1.0, "layer_steps": 3, "tolerance": 0.1},
+    ],
+)
+def test_what_nothing_asks_for_is_refused(unused: dict[str, Any]) -> None:
+    with pytest.raises(MethodError, match=f"{list(unused)[-1]} is .*, which nothing asks for"):
+        JointIntegratedGradients(**unused)
     with pytest.raises(MethodError, match="unknown objective 'logit'"):
         JointIntegratedGradients(objective="logit")  # type: ignore[arg-type]

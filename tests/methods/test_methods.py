@@ -119,7 +119,7 @@ def test_rules_converge_to_the_same_integral(
 def test_unknown_rule_and_too_few_steps_are_refused() -> None:
     with pytest.raises(MethodError, match=r"riemann_lefd.*Did you mean 'riemann_left'"):
         IntegratedGradients(rule="riemann_lefd")
-    with pytest.raises(MethodError, match="steps is 1; riemann_left needs at least 2"):
+    with pytest.raises(MethodError, match="steps is 1; the rule riemann_left needs at least 2"):
         IntegratedGradients(rule="riemann_left", steps=1)
 
 

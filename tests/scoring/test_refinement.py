@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -90,10 +91,9 @@ def test_percentile_of_as_many_scores_as_a_large_model_has() -> None:
     assert len(refine(many, percentile=99.999, share=1)) == 10
 
 
-def test_k_takes_the_highest_means_whatever_the_threshold() -> None:
+def test_k_takes_the_highest_means() -> None:
     assert kept(refine(HAND, k=1)) == [0]
     assert kept(refine(HAND, k=3)) == [0, 1, 2]
-    assert kept(refine(scores([1, 3, 2]), k=1, threshold=1.0)) == [1]
     with pytest.raises(NeuronError, match="budget k = 5; expected 1 to 4, the number of neurons"):
         refine(HAND, k=5)
 
@@ -165,6 +165,47 @@ def test_presets_are_the_published_settings() -> None:
     assert PRESETS["eleuther"] == Refinement(threshold=0.3, share=0.5, strict=True, min_prompts=1, adaptive=False)
     assert Refinement.preset("dai2022", share=0.5).share == 0.5
     assert refine(HAND, preset="eleuther") == refine(HAND, threshold=0.3, share=0.5, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "settings"),
+    [
+        ({"share": 0.9}, Refinement(threshold=0.3, share=0.9, strict=True)),
+        ({"threshold": 0.2, "strict": False}, Refinement(threshold=0.2, share=0.5)),
+        ({"percentile": 60}, Refinement(percentile=60, share=0.5, strict=True)),
+        ({"min_prompts": 2, "adaptive": True}, replace(Refinement.preset("eleuther"), min_prompts=2, adaptive=True)),
+    ],
+)
+def test_what_is_given_overrides_the_preset(given: dict[str, Any], settings: Refinement) -> None:
+    generator = torch.Generator().manual_seed(0)
+    many = joined(*(scores(torch.rand(12, generator=generator).tolist()) for _ in range(5)))
+    found = refine(many, preset="eleuther", **given)
+    assert found == refine_all(many, settings)["a"]
+    assert found != refine(many, preset="eleuther")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"k": 3, "threshold": 0.2}, "k stands in the place of threshold; give one of them"),
+        ({"k": 3, "preset": "dai2022"}, "k stands in the place of preset; give one of them"),
+        ({"k": 3, "percentile": 90}, "k stands in the place of percentile"),
+        ({"percentile": 90, "threshold": 0.3}, "percentile stands in the place of threshold, which is 0.3"),
+    ],
+)
+def test_settings_that_exclude_one_another_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        refine(HAND, **given)
+
+
+def test_a_refinement_says_the_same_of_its_own() -> None:
+    with pytest.raises(ConfigError, match="k stands in the place of adaptive, which is True"):
+        Refinement(adaptive=True, k=3)
+    with pytest.raises(ConfigError, match=r"k stands in the place of threshold, which is 0\.3"):
+        Refinement.preset("eleuther", k=3)
+
+
+def test_published_settings_adapt() -> None:
     loosened = scores(*ten_prompts(10, 6, 5, 1))
     assert kept(refine(loosened, preset="dai2022")) == [0, 1]
 
