@@ -128,7 +128,7 @@ BAD_SETTINGS: list[tuple[dict[str, Any], Kinds, str]] = [
     (
         {"factor": 3.0, "interventions": ["suppress"]},
         ConfigError,
-        "factor is 3.0, which only an amplification asks for",
+        "factor is 3.0, which only an amplification",
     ),
     ({"limit": 0}, ConfigError, "limit is 0; expected at least 1"),
 ]

@@ -16,11 +16,12 @@ from kn_attrib.scoring.scorer import Scorer
 OTHERS: dict[str, Any] = {
     "against": "activation", "alone": 0.25, "balance": 0.5, "base": "activation", "baseline": "mask", "beam": 2,
     "candidates": 3, "centred": True, "common": 0.5, "controls": 2, "draws": 2, "foils": 1, "frozen": True,
-    "gates": False, "graddrop": True, "l1_ratio": 0.5, "label": "relation", "layer_steps": 3, "max_iter": 3000,
+    "gates": False, "graddrop": True, "l1_ratio": 0.5, "label": "answer", "layer_steps": 3, "max_iter": 3000,
     "max_rows": 64, "norms": False, "activations": False, "attention": False, "objective": "logprob", "orders": 2,
-    "pairs": "one", "passing": 0.4, "penalty": 5.0, "per": "prompt", "precision": 0.2, "rate": 0.2,
+    "pairs": "own", "passing": 0.4, "penalty": 5.0, "per": "prompt", "precision": 0.2, "rate": 0.2,
     "rule": "riemann_middle", "same_relation": True, "samples": 3, "screen": 0.5, "seed": 1, "share": 0.1, "sigma": 1.0,
-    "size": 3, "start": 0.01, "steps": 3, "strength": 0.2, "tolerance": 0.05, "truncation": 0.1, "value": 0.1, "values": 7,
+    "size": 3, "start": 0.01, "steps": 3, "strength": 0.2, "tolerance": 0.05, "truncation": 0.1, "value": 0.1,
+    "values": 7,
 }  # fmt: skip
 """Of each parameter, by name, a value that is not its default."""
 OWN: dict[tuple[str, str], Any] = {
