@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from kn_attrib.errors import ConfigError, NeuronError
@@ -51,7 +52,7 @@ class Settings:
         for reason in self.keep:
             if reason not in REASONS_TO_KEEP:
                 raise ConfigError(f"keep holds {reason!r}; expected 'unknown', 'ambiguous' or 'leaking'.")
-        if self.factor < 0:
+        if not 0 <= self.factor < math.inf:
             raise ConfigError(f"factor is {self.factor}; expected a number of at least 0.")
         if self.refinement is not None:
             Refinement.preset(self.refinement)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,12 +65,8 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     """Make the values of a YAML file the defaults of the command's options, so that the command line overrides them."""
     if path is None:
         return None
-    try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read --config {path}: {error}.") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"--config {path} holds {type(content).__name__}; expected keys and values.")
+    content = _content(path)
+    optional = {str(p.name) for p in context.command.params if p.default is None}
     known = {str(p.name) for p in context.command.params if p.name not in ("config", "help")}
     repeated = {str(p.name) for p in context.command.params if getattr(p, "multiple", False)}
     defaults: dict[str, Any] = {}
@@ -77,6 +74,8 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
         name = str(key).replace("-", "_")
         if name not in known:
             raise ConfigError(f"--config {path}: {unknown('setting', str(key), known)}")
+        if value is None and name not in optional:
+            raise ConfigError(f"--config {path}: {key} has no value; give one, or leave it out.")
         if name == "grid" and isinstance(value, dict):
             defaults[name] = [f"{factor}={','.join(map(str, levels))}" for factor, levels in value.items()]
         elif name in repeated:
@@ -85,6 +84,30 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
             defaults[name] = ",".join(map(str, value)) if isinstance(value, list) else value
     context.default_map = {**(context.default_map or {}), **defaults}
     return path
+
+
+class _OnceEach(yaml.SafeLoader):
+    """YAML whose keys are given once: the last of two would hide the first."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = [key for key, n in Counter(map(str, keys)).items() if n > 1]
+        if twice:
+            raise ConfigError(f"{twice[0]} is given twice.")
+        return super().construct_mapping(node, deep)
+
+
+def _content(path: Path) -> dict[Any, Any]:
+    try:
+        # A safe loader, of keys that are given once.
+        content = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_OnceEach)
+    except RecursionError as error:
+        raise ConfigError(f"cannot read --config {path}: nested too deep.") from error
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"cannot read --config {path}: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"--config {path} holds {type(content).__name__}; expected keys and values.")
+    return content
 
 
 Model = Annotated[str, typer.Option(help="zoo:NAME, a Hugging Face id, or a local folder.")]

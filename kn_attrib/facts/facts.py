@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -49,6 +49,7 @@ class Fact:
             value = getattr(self, name)
             if not isinstance(value, str) or not value.strip():
                 raise FactError(f"fact {self.id!r}: field {name!r} is {value!r}; expected a non-empty text.")
+            _check_characters(value, self.id, name)
         if not self.prompts:
             raise FactError(f"fact {self.id!r}: field 'prompts' is an empty list; give at least one text with {SLOT}.")
         for name in ("prompts", "held_out"):
@@ -76,13 +77,20 @@ class Fact:
         return self.answer.casefold() in self.subject.casefold()
 
 
+def _check_characters(text: str, fact: str, field: str) -> None:
+    # Neither is text: tokenizers fail on halves of surrogate pairs or drop them, and NUL ends strings in C.
+    if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in text):
+        raise FactError(f"fact {fact!r}: field {field!r} is {text!r}; expected text without NUL and lone surrogates.")
+
+
 def _texts(value: Any, fact: str, field: str) -> tuple[str, ...]:
-    if isinstance(value, str) or not isinstance(value, Iterable):
+    if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
         raise FactError(f"fact {fact!r}: field {field!r} is {value!r}; expected a list of texts.")
     texts = tuple(value)
     for text in texts:
         if not isinstance(text, str) or not text.strip():
             raise FactError(f"fact {fact!r}: field {field!r} holds {text!r}; expected non-empty texts.")
+        _check_characters(text, fact, field)
     return texts
 
 

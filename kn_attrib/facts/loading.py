@@ -14,6 +14,9 @@ WORLD = Path(__file__).parents[1] / "data" / "world"
 
 REQUIRED = ("id", "relation", "subject", "answer", "prompts")
 OPTIONAL = ("held_out", "alternatives")
+OF_TEMPLATES = ("relation", "prompts", "held_out", "triples")
+NOTES = ("description", "source", "licence")
+"""What a file of templates may say of itself beside."""
 
 
 def facts_from_templates(
@@ -80,7 +83,8 @@ def load_facts(source: str | Path | Iterable[Fact]) -> FactSet:
         - a ``.jsonl`` file, one fact a line with the fields ``id, relation, subject, answer, prompts``
           and, if wanted, ``held_out`` and ``alternatives``;
         - a ``.json`` file of templates and triples
-          ``{"relation", "prompts", "held_out", "triples": [[subject, answer, *alternatives], ...]}``;
+          ``{"relation", "prompts", "held_out", "triples": [[subject, answer, *alternatives], ...]}`` (and, for
+          readers, ``"description"``, ``"source"``, ``"licence"``);
         - a folder of such ``.json`` files;
         - any iterable of `Fact`.
 
@@ -114,17 +118,49 @@ def _read(path: Path) -> str:
 
 def _read_templates(path: Path) -> FactSet:
     try:
-        data = json.loads(_read(path))
+        data = _parsed(_read(path))
+        fields = data if isinstance(data, dict) else {}
+        missing = [name for name in ("relation", "prompts", "triples") if name not in fields]
+        if missing:
+            raise FactError(f"field {missing[0]!r} is missing; expected {', '.join(OF_TEMPLATES)}.")
+        for name in fields:
+            if name not in OF_TEMPLATES + NOTES:
+                raise FactError(unknown("field", name, OF_TEMPLATES + NOTES))
+        found = facts_from_templates(data["relation"], data["triples"], data["prompts"], data.get("held_out", ()))
     except json.JSONDecodeError as error:
         raise FactError(f"{path}: not valid JSON ({error}).") from error
-    fields = data if isinstance(data, dict) else {}
-    missing = [name for name in ("relation", "prompts", "triples") if name not in fields]
-    if missing:
-        raise FactError(f"{path}: field {missing[0]!r} is missing; expected relation, prompts, held_out, triples.")
-    try:
-        return facts_from_templates(data["relation"], data["triples"], data["prompts"], data.get("held_out", ()))
     except FactError as error:
         raise FactError(f"{path}: {error}") from error
+    if not len(found):
+        raise FactError(f"{path}: field 'triples' is empty; expected [subject, answer, *alternatives] of each fact.")
+    return found
+
+
+def _parsed(text: str) -> Any:
+    """What a JSON text holds.
+
+    Raises
+    ------
+    FactError : it is nested too deep, holds an integer of thousands of digits, or an object names a field twice.
+    json.JSONDecodeError : it is no JSON.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_fields)
+    except (json.JSONDecodeError, FactError):
+        raise
+    except RecursionError as error:
+        raise FactError("JSON that is nested too deep to be read.") from error
+    except ValueError as error:
+        raise FactError(f"JSON that cannot be read ({error}).") from error
+
+
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in fields:
+            raise FactError(f"field {name!r} is given twice.")
+        fields[name] = value
+    return fields
 
 
 def _read_lines(path: Path) -> FactSet:
@@ -135,7 +171,7 @@ def _read_lines(path: Path) -> FactSet:
         if not line.strip():
             continue
         try:
-            fact = _fact_of(json.loads(line))
+            fact = _fact_of(_parsed(line))
         except json.JSONDecodeError as error:
             raise FactError(
                 f"{path}, line {number}: not valid JSON ({error.msg} at column {error.colno}); "

@@ -77,3 +77,25 @@ def test_config_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("- 1")
     with pytest.raises(ConfigError, match=r"bad\.yaml holds list; expected keys and values"):
         raise_from(run("score", "--config", tmp_path / "bad.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("model: café".encode("latin-1"), "cannot read --config .*: 'utf-8' codec can't decode byte 0xe9"),
+        (bytes(range(256)), "cannot read --config .*: 'utf-8' codec can't decode"),
+        (b"[" * 20_000, "cannot read --config .*: nested too deep"),
+        (b"limit: " + b"1" * 5000, r"cannot read --config .*: Exceeds the limit \(4300 digits\)"),
+        (b"limit: 3\nlimit: 4\n", "cannot read --config .*: limit is given twice"),
+        (b"methods:\n", "methods has no value; give one, or leave it out"),
+    ],
+    ids=["latin-1", "binary", "deep", "digits", "twice", "null"],
+)
+def test_config_files_of_all_kinds_are_answered(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "bad.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        raise_from(run("compare", "--config", tmp_path / "bad.yaml"))
+
+
+def test_settings_that_may_be_nothing_may_be_null(config: Callable[..., Path]) -> None:
+    output("compare", "--config", config(threshold=None, methods=["random"]))

@@ -178,6 +178,15 @@ def test_blank_lines_and_a_byte_order_mark_do_no_harm(tmp_path: Path) -> None:
         (GOOD | {"id": "x", "prompts": ["Paris"]}, r"fact 'x': field 'prompts': 'Paris' holds the slot \[Y\] 0 times"),
         ("{'id': 1}", r"not valid JSON \(Expecting property name .* at column 2\); expected one JSON object a line"),
         ("[1]", r"expected a JSON object with the fields id, .*, found \[1\]"),
+        ("[" * 100_000, "JSON that is nested too deep to be read"),
+        ('{"id": ' + "1" * 5000 + "}", r"JSON that cannot be read \(Exceeds the limit \(4300 digits\)"),
+        ('{"id": "x", "answer": "a", "answer": "b"}', "field 'answer' is given twice"),
+        (
+            GOOD | {"id": "x", "prompts": {"In [Y]": 1}},
+            "fact 'x': field 'prompts' is .*; expected a list of texts",
+        ),
+        (GOOD | {"id": "x", "answer": "Pa\0ris"}, "fact 'x': field 'answer' is .*; expected text without NUL and lone"),
+        (GOOD | {"id": "x", "prompts": ["\ud800 [Y]"]}, "fact 'x': field 'prompts' is .*; expected text without NUL"),
     ],
 )
 def test_a_bad_line_is_named_with_its_field(tmp_path: Path, bad: object, message: str) -> None:
@@ -224,6 +233,15 @@ def test_a_bad_json_file_is_named(tmp_path: Path) -> None:
         load_facts(path)
     path.write_text(json.dumps({"relation": "capital", "prompts": []}))
     with pytest.raises(FactError, match=r"bad\.json: field 'triples' is missing; expected relation, prompts"):
+        load_facts(path)
+    path.write_text(json.dumps(TEMPLATES | {"triples": []}))
+    with pytest.raises(FactError, match=r"bad\.json: field 'triples' is empty; expected \[subject, answer"):
+        load_facts(path)
+    path.write_text(json.dumps(TEMPLATES | {"heldout": []}))
+    with pytest.raises(FactError, match=r"bad\.json: unknown field 'heldout'. Did you mean 'held_out'"):
+        load_facts(path)
+    path.write_text("[" * 100_000)
+    with pytest.raises(FactError, match=r"bad\.json: JSON that is nested too deep to be read"):
         load_facts(path)
     path.write_text(json.dumps(TEMPLATES | {"triples": [["France"]]}))
     with pytest.raises(FactError, match=r"bad\.json: relation 'capital': triple \['France'\]"):
