@@ -5,21 +5,40 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from typing import Annotated
 
 import typer
 
 from kn_attrib.cli import benchmark, compare, facts, methods, models, plants, protocol, report, score
 from kn_attrib.errors import KnAttribError
 from kn_attrib.models.allocator import keep_freed_memory
+from kn_attrib.store import versions
 
 app = typer.Typer(
     name="kn-attrib",
-    help="Find the feed-forward neurons that carry a fact in a language model, and judge how well each method does it.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo("\n".join(f"{package} {number}" for package, number in versions().items()))
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", help="Versions of kn-attrib and of what it uses.", callback=_say_version, is_eager=True),
+]
+
+
+@app.callback()
+def options(version: Version = False) -> None:
+    """Find the feed-forward neurons that carry a fact in a language model, and judge how well each method does it."""
+
 
 for module in (compare, report, benchmark, plants, score, methods, models, facts):
     app.command(module.NAME)(module.command)

@@ -18,7 +18,7 @@ from kn_attrib.evaluation.measure.known_facts import Candidate
 from kn_attrib.evaluation.measure.outcomes import Evaluator
 from kn_attrib.evaluation.report.figures import FIGURES
 from kn_attrib.methods import Random
-from kn_attrib.store import read_json
+from kn_attrib.store import read_json, versions
 
 COMMANDS = ("compare", "score", "methods", "models", "facts")
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -307,3 +307,9 @@ def test_compare_takes_a_plugin(common: list[object], tmp_path: Path) -> None:
     output("compare", *common, "--keep", "unknown", "--plugin", plugin, "--methods", "weighted_activation",
            "--out", tmp_path / "run")  # fmt: skip
     assert Comparison.load(tmp_path / "run").methods == ["weighted_activation"]
+
+
+def test_version_names_what_a_number_may_depend_on() -> None:
+    shown = dict(line.split() for line in output("--version").splitlines())
+    assert shown == versions()
+    assert {"kn_attrib", "torch", "transformers", "captum"} <= set(shown)
