@@ -14,7 +14,7 @@ PANELS = 4
 """Panels of five points each that a curve begins with."""
 
 CAUTION = 4.0
-"""Share of the distance of two extrapolated sums that is taken for the error; on smooth curves it is a fifteenth."""
+"""The distance of two extrapolated sums over this is the estimated error; were all curves smooth, 15 would do."""
 
 Curves = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Points ``u`` in [0, 1] -> ``g`` and ``h``, ``[point, layer, component]``."""
@@ -62,7 +62,8 @@ def integrate_along(curves: Curves, tolerance: float, most_points: int = MOST_NO
         if n_points >= most_points or not rough.any():
             return StieltjesIntegral(sums, error, rough)
         worst = errors[:, rough].amax(1)
-        cut = worst >= WORST * worst.max()
+        # Points are on the CPU, wherever the curves are.
+        cut = (worst >= WORST * worst.max()).cpu()
         points, panels = _bisected(points, panels, cut, curves)
         n_points += 4 * int(cut.sum())
 
