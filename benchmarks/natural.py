@@ -90,7 +90,7 @@ def errors(folder: str, n_facts: int) -> dict[str, Any]:
         agree.append(len(top[0] & top[1]) / TOP)
     share = sum(length <= 0.01 for length in lengths) / len(lengths)
     return {
-        "prompts": len(lengths),
+        "error_prompts": len(lengths),
         "relations": len(relations),
         "median_error": sorted(lengths)[len(lengths) // 2],
         "worst_error": max(lengths),
