@@ -97,5 +97,7 @@ def test_config_files_of_all_kinds_are_answered(tmp_path: Path, content: bytes, 
         raise_from(run("compare", "--config", tmp_path / "bad.yaml"))
 
 
-def test_settings_that_may_be_nothing_may_be_null(config: Callable[..., Path]) -> None:
+def test_settings_that_may_be_nothing_may_be_null(config: Callable[..., Path], tmp_path: Path) -> None:
     output("compare", "--config", config(threshold=None, methods=["random"]))
+    assert settings_of(tmp_path / "run")["threshold"] is None
+    assert Comparison.load(tmp_path / "run").methods == ["random"]
