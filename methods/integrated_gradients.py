@@ -82,22 +82,17 @@ class IntegratedGradients(Scorer):
         if self.rule == ADAPTIVE:
             if self.steps == 0:
                 return
-            self._check_tolerance()
             # The record of how scores were made must not say "adaptive" where a number of nodes was asked for.
             object.__setattr__(self, "rule", "gausslegendre")
-        else:
-            self._check_tolerance()
-        least = 1 if self.rule == "gausslegendre" else 2
-        if self.steps < least:
-            raise MethodError(
-                f"integrated_gradients: steps is {self.steps}; the rule {self.rule} needs at least {least}."
-            )
-
-    def _check_tolerance(self) -> None:
         if self.tolerance != TOLERANCE:
             raise MethodError(
                 f"integrated_gradients: tolerance is {self.tolerance}, which only the adaptive rule asks for; leave it "
                 "out, or leave out steps and rule."
+            )
+        least = 1 if self.rule == "gausslegendre" else 2
+        if self.steps < least:
+            raise MethodError(
+                f"integrated_gradients: steps is {self.steps}; the rule {self.rule} needs at least {least}."
             )
 
     def score(self, model: NeuronModel, batch: Batch) -> Attribution:
