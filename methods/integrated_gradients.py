@@ -44,7 +44,7 @@ class IntegratedGradients(Scorer):
         weights 1/n: not exact in the limit of few nodes, kept to reproduce published numbers).
     tolerance : largest error of a layer's scores that the adaptive rule accepts, by its own estimate: Euclidean length,
         as a share of the scores of the prompt's strongest layer, since scores of all layers are compared with one
-        another. A layer that has not reached it after 257 nodes is left as it is; the scores say which
+        another. A layer that has not reached it after 256 nodes is left as it is; the scores say which
         (``NeuronScores.capped``), and how large the estimated error is (``NeuronScores.error``).
     objective : ``"prob"``, ``"logprob"``, ``"logit"`` or ``"logodds"``.
     max_rows : most rows (prompts × layers × nodes) held at a time, adaptively prompts × layers; memory is kept by the

@@ -44,7 +44,7 @@ class LayerConductance(Scorer):
     steps : number of equal steps of Captum's sum, ``Σ_k ∂F/∂h(α_k) · (h(α_{k+1}) − h(α_k))``; 0 for extrapolated
         trapezoid sums of 16 steps, bisected where nested sums differ.
     tolerance : largest error of a layer's scores that is accepted where steps is 0, by its own estimate: Euclidean
-        length, as a share of the scores of the prompt's strongest layer. What has not reached it after 257 points is
+        length, as a share of the scores of the prompt's strongest layer. What has not reached it after 256 points is
         left as it is; the scores say so (``NeuronScores.capped``, ``NeuronScores.error``).
     start : where the line begins, as a share of the embeddings.
     objective : ``"prob"``, ``"logprob"`` or ``"logit"``.

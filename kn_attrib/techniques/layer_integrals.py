@@ -15,6 +15,8 @@ from kn_attrib.techniques.adaptive_quadrature import Integral, integrate_adaptiv
 
 TOLERANCE = 0.01
 """Default error of a layer's integral, as a share of the prompt's longest."""
+FEW_ROWS = 16
+"""Layers × prompts up to which five nodes of each cost less than one more pass over the weights, if a row is thin."""
 KEPT_NODES = 8
 """Values that a row keeps at a time, on the average, at most."""
 
@@ -66,13 +68,14 @@ def integrate_layers(
     # Whatever else is in the batch: scores of a prompt never depend on its neighbours.
     # On a GPU it is calls that cost: rows at the ends of their paths go along with the others.
     few = activations.is_cuda
-    slopes = None if few else function.clean_slopes()
+    ahead = not few and function.is_thin and len(activations) * n_layers <= FEW_ROWS
+    slopes = None if few or ahead else function.clean_slopes()
     row_bytes = KEPT_NODES * n_layers * width * activations.element_size()
     size = max(1, function.budget // 4 // row_bytes)
     if max_rows is not None:
         size = max(1, min(size, max_rows // n_layers))
     parts = [
-        _integrals(function, prompts, tolerance, baselines, slopes, scales, few)
+        _integrals(function, prompts, tolerance, baselines, slopes, scales, few, ahead)
         for prompts in torch.arange(len(activations), device=activations.device).split(size)
     ]
     joined = [torch.cat([getattr(part, name) for part in parts]) for name in ("sums", "error", "capped", "difference")]
@@ -88,6 +91,7 @@ def _integrals(
     slopes: Tensor | None,
     scales: Tensor | None,
     few: bool,
+    ahead: bool,
 ) -> Integral:
     """Integrals of all layers of some prompts, one row for each prompt and layer."""
     clean = Rows.of(function.activations[prompts])
@@ -105,4 +109,4 @@ def _integrals(
     end = None if slopes is None else slopes[prompts].flatten(0, 1) * at_least_float32(way)
     crowding = None if scales is None else scales[prompts].flatten()
     value = function.clean()[own]
-    return integrate_adaptively(integrand, value, clean.prompts, tolerance, end, crowding, few_passes=few)
+    return integrate_adaptively(integrand, value, clean.prompts, tolerance, end, crowding, few, ahead)

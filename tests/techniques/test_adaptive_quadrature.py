@@ -34,13 +34,15 @@ class Path:
         whole = (0.63 / self.scales).atan() + (0.37 / self.scales).atan()
         return torch.stack([whole, torch.ones_like(whole)], 1)
 
-    def integral(self, tolerance: float, *, grade: bool = False, alone: bool = True, few: bool = False) -> Integral:
+    def integral(
+        self, tolerance: float, *, grade: bool = False, alone: bool = True, few: bool = False, ahead: bool = False
+    ) -> Integral:
         rows = torch.arange(len(self.scales))
         value, end = self(rows, torch.ones(len(rows), dtype=torch.float64))
         self.asked.clear()
         groups, scales = rows if alone else torch.zeros_like(rows), self.scales if grade else None
-        known = None if few else end
-        return integrate_adaptively(self, value, groups, tolerance, known, scales, few_passes=few)
+        known = None if few or ahead else end
+        return integrate_adaptively(self, value, groups, tolerance, known, scales, few_passes=few, ahead=ahead)
 
 
 @pytest.mark.parametrize("few", [False, True])
@@ -87,6 +89,47 @@ def test_fewer_calls_where_calls_are_dear() -> None:
     patient.integral(1e-4)
     hasty.integral(1e-4, few=True)
     assert len(hasty.asked) < len(patient.asked)
+
+
+@pytest.mark.parametrize("kind", ["steep", "spike"])
+@pytest.mark.parametrize("tolerance", [1e-1, 1e-2, 1e-4])
+def test_nodes_that_are_asked_for_ahead_change_calls_and_no_result(kind: str, tolerance: float) -> None:
+    scales = [0.01, 0.3, 1.0, 10.0, 300.0]
+    plain, early = Path(kind, scales), Path(kind, scales)
+    expected, found = plain.integral(tolerance), early.integral(tolerance, ahead=True)
+    assert torch.equal(found.sums, expected.sums)
+    assert torch.equal(found.error, expected.error)
+    assert torch.equal(found.nodes, expected.nodes + 1)  # the end was not given
+    assert early.asked[0] == 5 * len(scales)
+    assert len(early.asked) < len(plain.asked) or tolerance == 1e-1
+
+
+def test_five_nodes_of_a_smooth_path_are_judged_by_how_fast_their_rules_agree() -> None:
+    """By hand, for α⁴: one node and three are 7/48 apart, three and five 1/120, and five are exact."""
+
+    def smooth(_: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
+        return alphas**5 / 5, alphas[:, None] ** 4
+
+    row, one = torch.zeros(1, dtype=torch.long), torch.ones(1, dtype=torch.float64)
+    found = integrate_adaptively(smooth, one / 5, row, 0.02, one[:, None])
+    assert int(found.nodes) == 4
+    assert float(found.sums) == pytest.approx(1 / 5)
+    assert float(found.error) == pytest.approx(1 / 120 * 2 * (1 / 120) / (7 / 48))
+
+
+def test_five_nodes_of_a_path_whose_rules_do_not_come_closer_are_off_by_their_distance() -> None:
+    """By hand, for values 0, 1, 1, 0, 0 at five nodes: Simpson's rule gives 2/3, Boole's 22/45."""
+    values = {0.0: 0.0, 0.25: 1.0, 0.5: 1.0, 0.75: 0.0, 1.0: 0.0}
+
+    def rough(_: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
+        slopes = torch.tensor([[values[alpha]] for alpha in alphas.tolist()], dtype=torch.float64)
+        return torch.zeros_like(alphas), slopes
+
+    row, end = torch.zeros(1, dtype=torch.long), torch.zeros(1, 1, dtype=torch.float64)
+    found = integrate_adaptively(rough, torch.tensor([22 / 45], dtype=torch.float64), row, 0.4, end)
+    assert float(found.sums) == pytest.approx(22 / 45)
+    # Twice the share that they came closer: 2 · (8/45) / (1/3) = 16/15, more than all of it.
+    assert float(found.error) == pytest.approx(2 / 3 - 22 / 45)
 
 
 def test_small_rows_of_a_group_are_not_refined_for_their_own_sake() -> None:
