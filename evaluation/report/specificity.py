@@ -36,11 +36,11 @@ def specificity(
     Columns ``method, selection, nats, low, high, share, share_low, share_high, n``, 95 % intervals as everywhere.
     """
     found = []
+    pairs = _pairs(comparison, group)
     for method in comparison.methods if methods is None else methods:
         for selection in comparison.selections if selections is None else selections:
-            pairs = {metric: _pairs(comparison, method, selection, group, metric) for metric in (LOG, HEADLINE)}
-            logs, shares = pairs[LOG], pairs[HEADLINE]
-            if not len(logs) or not len(shares):
+            logs, shares = (pairs.get((method, selection, metric)) for metric in (LOG, HEADLINE))
+            if logs is None or shares is None:
                 continue
             nats = mean_interval((logs.group - logs.target).to_numpy(), relations_of(logs), comparison.seed)
             share = ratio_interval(
@@ -55,21 +55,26 @@ def nats_beyond(
     comparison: ComparisonRows, selection: str, methods: Sequence[str], group: str = "other_relation"
 ) -> pd.DataFrame:
     """``Δlog p(group) − Δlog p(fact)`` of single facts: facts (with their relation) × methods, where all have one."""
-    found = {method: _pairs(comparison, method, selection, group, LOG) for method in methods}
-    columns = {method: pairs.group - pairs.target for method, pairs in found.items() if len(pairs)}
+    pairs = _pairs(comparison, group)
+    found = {method: pairs.get((method, selection, LOG)) for method in methods}
+    columns = {method: each.group - each.target for method, each in found.items() if each is not None}
     table: pd.DataFrame = pd.DataFrame(columns).dropna()
     return table
 
 
-def _pairs(comparison: ComparisonRows, method: str, selection: str, group: str, metric: str) -> pd.DataFrame:
-    """A metric of the fact itself and of the group, where both were measured: columns ``target`` and ``group``."""
-    rows: pd.DataFrame = rows_with(
-        comparison.rows, method=method, selection=selection, neurons="method", intervention="suppress", metric=metric
-    )
-    wide = rows[rows.group.isin(["target", group])].pivot_table(
-        index=["fact", "relation"], columns="group", values="value", sort=False
-    )
+def _pairs(comparison: ComparisonRows, group: str) -> dict[tuple[str, str, str], pd.DataFrame]:
+    """By method, selection and metric: what was measured of the fact itself and of the group, where both were.
+
+    Columns ``target`` and ``group``, one row per fact; what has no such row is not there.
+    """
+    rows: pd.DataFrame = rows_with(comparison.rows, neurons="method", intervention="suppress")
+    rows = rows[rows.group.isin(["target", group]) & rows.metric.isin([LOG, HEADLINE])]
+    of = ["method", "selection", "metric"]
+    wide = rows.pivot_table(index=[*of, "fact", "relation"], columns="group", values="value", sort=False)
     if not {"target", group} <= set(wide.columns):
-        wide = pd.DataFrame(columns=["target", group])
-    pairs: pd.DataFrame = wide.dropna().rename(columns={group: "group"})[["target", "group"]]
-    return pairs
+        return {}
+    pairs = wide.dropna().rename(columns={group: "group"})[["target", "group"]]
+    return {
+        (str(method), str(selection), str(metric)): part.droplevel(of)
+        for (method, selection, metric), part in pairs.groupby(level=of, sort=False)
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -29,8 +30,15 @@ def mean_weights(relations: Sequence[str]) -> Array:
 def resampled_weights(relations: Sequence[str], resamples: int, seed: int) -> Array:
     """Weights ``[resample, fact]`` of hierarchical bootstrap means: relations are drawn, then facts within each draw.
 
-    One set of weights serves every quantity measured on the same facts, so differences between them are paired.
+    One set of weights serves every quantity measured on the same facts, so differences between them are paired. It is
+    not to be written to.
     """
+    return _resampled_weights(tuple(relations), resamples, seed)
+
+
+@lru_cache(maxsize=2)
+def _resampled_weights(relations: tuple[str, ...], resamples: int, seed: int) -> Array:
+    # A report asks hundreds of times for the same ones; with thousands of facts they are hundreds of megabytes.
     codes, names = pd.factorize(np.asarray(relations, dtype=object))
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
@@ -41,6 +49,7 @@ def resampled_weights(relations: Sequence[str], resamples: int, seed: int) -> Ar
         # Drawing a relation m times and n facts each time is drawing m·n facts, as counts.
         counts = rng.multinomial(drawn[:, relation] * n, np.full(n, 1 / n))
         weights[:, members] = counts / (n * len(names))
+    weights.flags.writeable = False
     return weights
 
 

@@ -11,7 +11,7 @@ from kn_attrib.evaluation import Comparison
 from kn_attrib.evaluation.records.pages import save_figures
 from kn_attrib.evaluation.report.figures import figures_of
 from kn_attrib.evaluation.report.grid import Grid
-from kn_attrib.evaluation.report.leaderboard import has_leaderboard, leaderboard_text
+from kn_attrib.evaluation.report.leaderboard import BEYOND, has_leaderboard, leaderboard_text
 from kn_attrib.evaluation.report.questions import answers
 
 
@@ -57,8 +57,19 @@ def _print_tables(comparison: Comparison) -> None:
         screen.show_frame(table.drop(columns=["neurons", "none"]), title)
         typer.echo("")
     if has_leaderboard(comparison):
-        title = "Equal budgets, neurons suppressed: relative change of p(answer) in %, and share of direct search's"
-        screen.show_frame(leaderboard_text(comparison), title)
+        _print_leaderboard(comparison)
+
+
+def _print_leaderboard(comparison: Comparison) -> None:
+    """In two tables: a terminal has no room for both numbers of each budget side by side."""
+    board = leaderboard_text(comparison)
+    beyond = [column for column in board if column.endswith(BEYOND)]
+    title = "Equal budgets, neurons suppressed: relative change of p(answer) in %, and share of direct search's"
+    screen.show_frame(board.drop(columns=beyond), title)
+    typer.echo("")
+    if beyond:
+        title = "Specificity of equal budgets: nats that the fact loses beyond what facts of other relations lose"
+        screen.show_frame(board[beyond].rename(columns=lambda column: column.removesuffix(BEYOND)), title)
         typer.echo("")
 
 

@@ -19,7 +19,7 @@ WORST = 0.3
 """Panels are bisected whose error is at least this share of the largest of their row."""
 CUTS = 4
 """Parts that panels are cut into where calls are to be few."""
-STEADY = 2.0
+STEADY = 3.0
 """A row's five nodes are off by what three of them are off by, times this often the share that two more changed less."""
 LEAST = 1 / 15
 """Of the distance of Boole's and Simpson's results on five nodes: that of Boole's and the finer Simpson's."""

@@ -114,7 +114,7 @@ def test_five_nodes_of_a_smooth_path_are_judged_by_how_fast_their_rules_agree() 
     found = integrate_adaptively(smooth, one / 5, row, 0.02, one[:, None])
     assert int(found.nodes) == 4
     assert float(found.sums) == pytest.approx(1 / 5)
-    assert float(found.error) == pytest.approx(1 / 120 * 2 * (1 / 120) / (7 / 48))
+    assert float(found.error) == pytest.approx(1 / 120 * 3 * (1 / 120) / (7 / 48))
 
 
 def test_five_nodes_of_a_path_whose_rules_do_not_come_closer_are_off_by_their_distance() -> None:
@@ -128,7 +128,7 @@ def test_five_nodes_of_a_path_whose_rules_do_not_come_closer_are_off_by_their_di
     row, end = torch.zeros(1, dtype=torch.long), torch.zeros(1, 1, dtype=torch.float64)
     found = integrate_adaptively(rough, torch.tensor([22 / 45], dtype=torch.float64), row, 0.4, end)
     assert float(found.sums) == pytest.approx(22 / 45)
-    # Twice the share that they came closer: 2 · (8/45) / (1/3) = 16/15, more than all of it.
+    # Three times the share that they came closer: 3 · (8/45) / (1/3) = 8/5, more than all of it.
     assert float(found.error) == pytest.approx(2 / 3 - 22 / 45)
 
 
