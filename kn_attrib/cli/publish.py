@@ -63,13 +63,13 @@ def _print_tables(comparison: Comparison) -> None:
 def _print_leaderboard(comparison: Comparison) -> None:
     """In two tables: a terminal has no room for both numbers of each budget side by side."""
     board = leaderboard_text(comparison)
-    beyond = [column for column in board if column.endswith(BEYOND)]
+    beyond = [str(column) for column in board if str(column).endswith(BEYOND)]
     title = "Equal budgets, neurons suppressed: relative change of p(answer) in %, and share of direct search's"
     screen.show_frame(board.drop(columns=beyond), title)
     typer.echo("")
     if beyond:
         title = "Specificity of equal budgets: nats that the fact loses beyond what facts of other relations lose"
-        screen.show_frame(board[beyond].rename(columns=lambda column: column.removesuffix(BEYOND)), title)
+        screen.show_frame(board[beyond].rename(columns=lambda column: str(column).removesuffix(BEYOND)), title)
         typer.echo("")
 
 

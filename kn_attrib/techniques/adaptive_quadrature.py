@@ -20,7 +20,7 @@ WORST = 0.3
 CUTS = 4
 """Parts that panels are cut into where calls are to be few."""
 STEADY = 3.0
-"""A row's five nodes are off by what three of them are off by, times this often the share that two more changed less."""
+"""Five nodes are off by what their two rules are apart, times this often the share that these came closer."""
 LEAST = 1 / 15
 """Of the distance of Boole's and Simpson's results on five nodes: that of Boole's and the finer Simpson's."""
 BOOLE = (7 / 90, 32 / 90, 12 / 90, 32 / 90, 7 / 90)
