@@ -30,6 +30,7 @@ from kn_attrib.facts.facts import FactSet
 from kn_attrib.facts.prompts import Prompt, Text, causes
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.scoring.forecast import warn_if_long
+from kn_attrib.scoring.guarded import guarded
 from kn_attrib.scoring.method_specs import Method
 from kn_attrib.scoring.score import checked, fit
 
@@ -94,7 +95,8 @@ class Run:
         for method in self.asked.values():
             model = views.of(method.units)[0].model
             warn_if_long(model, method.scorer, queries_of(views.selection.targets))
-            checked(fit(method.scorer, model, queries, contrast), model, batch)
+            with guarded(method.scorer, model, thorough=True, blame=False):
+                checked(fit(method.scorer, model, queries, contrast), model, batch)
 
     def _contrast(self, selection: Selection) -> list[Prompt]:
         """Attribution queries of known facts that are not scored, a few of each relation."""
@@ -249,6 +251,7 @@ class Run:
             "seconds_per_prompt": scored.spent["seconds"] / scored.prompts,
             "median_relative_gap": None if scored.gaps is None else float(scored.gaps.median()),
             "stability": sum(stable) / len(stable) if stable else None,
+            **({"put_back": list(scored.put_back)} if scored.put_back else {}),
         }
 
 

@@ -42,6 +42,7 @@ class MethodScores:
     gaps : relative completeness gaps, ``[prompt, layer]``, or None.
     spent : seconds, forwards and backwards.
     prompts : number of texts that were scored.
+    put_back : what the method left behind (`kn_attrib.scoring.guarded`).
     """
 
     means: Mapping[str, Tensor]
@@ -50,6 +51,7 @@ class MethodScores:
     gaps: Tensor | None
     spent: Mapping[str, float]
     prompts: int
+    put_back: Sequence[str] = ()
 
     def lowest(self, fact: str, count: int) -> list[Neuron]:
         """The neurons with the lowest scores, the lowest first."""
@@ -71,6 +73,7 @@ class MethodScores:
             "stability": dict(self.stability),
             "spent": dict(self.spent),
             "prompts": self.prompts,
+            "put_back": list(self.put_back),
         }
         return Entry(tensors, record=record)
 
@@ -90,6 +93,7 @@ class MethodScores:
             gaps=entry.tensors.get("gaps"),
             spent=record["spent"],
             prompts=record["prompts"],
+            put_back=record.get("put_back", ()),
         )
 
 
@@ -119,6 +123,7 @@ def joined_scores(parts: Sequence[MethodScores], before: Mapping[str, float]) ->
         gaps=torch.cat(gaps) if gaps else None,
         spent={what: spent + sum(part.spent[what] for part in parts) for what, spent in before.items()},
         prompts=sum(part.prompts for part in parts),
+        put_back=list(dict.fromkeys(what for part in parts for what in part.put_back)),
     )
 
 
@@ -157,6 +162,7 @@ class FittedScorer:
             gaps=relative_gaps(scores),
             spent=spent,
             prompts=len(scores),
+            put_back=scores.provenance.get("put_back", ()),  # type: ignore[arg-type]
         )
 
 

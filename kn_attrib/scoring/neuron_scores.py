@@ -10,12 +10,13 @@ from typing import Any
 
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kn_attrib.errors import NeuronError, StoreError, unknown
+from kn_attrib.errors import NeuronError, unknown
+from kn_attrib.facts.display import LARGE_SHOWN, counted, html_table, number
 from kn_attrib.neurons import Neuron, NeuronSet
+from kn_attrib.scoring.saved_scores import read_scores
 from kn_attrib.store import atomic_path
 
 
@@ -54,6 +55,20 @@ class NeuronScores:
     def __repr__(self) -> str:
         shape = " × ".join(str(n) for n in self.values.shape)
         return f"NeuronScores({self.method}, {len(self.fact_ids)} facts, prompt × layer × neuron = {shape})"
+
+    def _repr_html_(self) -> str:
+        """The highest mean scores, by layer or (several facts) by fact, and completeness gaps, for notebooks."""
+        prompts, layers, neurons = self.shape
+        size = f"{counted(prompts, 'prompt')} × {counted(layers, 'layer')} × {counted(neurons, 'neuron')}"
+        if len(self.fact_ids) == 1:
+            shown, header = _top_by_layer(self)
+            return html_table(f"{self.method} on {self.facts[0]}: {size}", shown, header, _gap_notes(self))
+        rows = [(fact, self.facts.count(fact), _named(self.for_fact(fact), SHOWN_PER_FACT)) for fact in self.fact_ids]
+        more = len(rows) - LARGE_SHOWN
+        notes = [f"… and {counted(more, 'more fact')}"] if more > 0 else []
+        header = ["fact", "prompts", f"highest mean scores ({SHOWN_PER_FACT} neurons)"]
+        caption = f"{self.method} on {counted(len(rows), 'fact')}: {size}"
+        return html_table(caption, rows[:LARGE_SHOWN], header, notes + _gap_notes(self))
 
     def __len__(self) -> int:
         return len(self.facts)
@@ -167,20 +182,57 @@ class NeuronScores:
         ------
         StoreError : the file is missing or not such a file.
         """
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                record = json.loads((file.metadata() or {})["kn_attrib"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # a file handle, not a dict
-        except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
-            raise StoreError(
-                f"cannot read scores from {path}: {error!r}; expected a file of NeuronScores.save."
-            ) from error
-        texts = {name: tuple(record.pop(name, ())) for name in ("facts", "relations", "texts", "tokens")}
-        return cls(**(tensors | texts | record))
+        return cls(**read_scores(Path(path)))
 
 
 _TENSORS = ("values", "gap", "difference", "token_values", "error", "capped")
 _RECORD = ("facts", "relations", "texts", "method", "params", "provenance", "tokens")
+
+SHOWN_NEURONS = 10
+"""Neurons that a notebook shows of the scores of one fact."""
+SHOWN_PER_FACT = 3
+"""The same for each of several facts."""
+
+
+def _highest(scores: NeuronScores, k: int) -> list[tuple[Neuron, float]]:
+    """The neurons with the highest mean scores, the highest first."""
+    mean = scores.values.double().mean(0)  # noqa: PD011  # a tensor
+    found = [(neuron, float(mean[neuron])) for neuron in scores.top_k(min(k, mean.numel()))]
+    return sorted(found, key=lambda pair: -pair[1])
+
+
+def _named(scores: NeuronScores, k: int) -> str:
+    return ", ".join(f"L{n.layer}:{n.index} ({number(value)})" for n, value in _highest(scores, k))
+
+
+def _top_by_layer(scores: NeuronScores) -> tuple[list[list[object]], list[str]]:
+    """Rows and header: each layer's neurons among the highest, with mean scores, and its mean gap and difference."""
+    highest = _highest(scores, SHOWN_NEURONS)
+    means = {
+        name: tensor.double().mean(0)
+        for name, tensor in (("mean completeness gap", scores.gap), ("mean difference", scores.difference))
+        if tensor is not None
+    }
+    rows: list[list[object]] = [
+        [
+            layer,
+            ", ".join(f"{n.index} ({number(value)})" for n, value in highest if n.layer == layer),
+            *(number(float(mean[layer])) for mean in means.values()),
+        ]
+        for layer in sorted({n.layer for n, _ in highest})
+    ]
+    return rows, ["layer", f"neurons (mean score), the highest {len(highest)} of all layers", *means]
+
+
+def _gap_notes(scores: NeuronScores) -> list[str]:
+    """The largest gap of all prompts and layers, and how many layers ran out of nodes."""
+    notes = []
+    if scores.gap is not None and scores.gap.numel():
+        notes.append(f"Largest completeness gap of any prompt and layer: {number(float(scores.gap.abs().max()))}.")
+    if scores.capped is not None and scores.capped.any():
+        n = int(scores.capped.sum())
+        notes.append(f"{n} of {scores.capped.numel()} prompts' layers ran out of nodes before they were exact enough.")
+    return notes
 
 
 def stack_scores(parts: Sequence[NeuronScores]) -> NeuronScores:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from kn_attrib.errors import MethodError, unknown
+from kn_attrib.scoring.model_state import staying
 from kn_attrib.scoring.scorer import Scorer
 
 ENTRY_POINTS = "kn_attrib.methods"
@@ -69,6 +70,12 @@ def get_method(name: str) -> type[Scorer]:
     return _METHODS[name]
 
 
+def registered(spec: str) -> type[Scorer] | None:
+    """The class that a method's text names, None where it names none."""
+    _discover()
+    return _METHODS.get(re.split(r"[(:@]", spec, maxsplit=1)[0].strip())
+
+
 def list_methods(aliases: bool = False) -> list[str]:
     """Names of all registered methods, sorted; with their other names if asked."""
     _discover()
@@ -101,8 +108,12 @@ def load_plugin(path: str | Path) -> list[str]:
     # Dataclasses and inspect look a class's module up here.
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # a user's script may fail in any way; what matters is to say which one did, and where
+        with staying():
+            spec.loader.exec_module(module)
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # a script may fail in any way; what matters is to say which one, and where
         del sys.modules[spec.name]
         _METHODS.clear()
         _METHODS.update(before)

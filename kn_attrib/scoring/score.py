@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from kn_attrib.models.neuron_model import NeuronModel, dtype_name
 from kn_attrib.models.torch_defaults import torch_defaults
 from kn_attrib.models.validation import check_answers
 from kn_attrib.scoring.forecast import warn_if_long
+from kn_attrib.scoring.guarded import guarded
 from kn_attrib.scoring.neuron_scores import NeuronScores
 from kn_attrib.scoring.registry import make_scorer
 from kn_attrib.scoring.scorer import Attribution, Scorer
@@ -24,6 +26,9 @@ from kn_attrib.store import versions
 
 BY_LAYER = ("gap", "difference", "error", "capped")
 """What an attribution may say of each prompt and layer."""
+
+
+ARTICLE = {"gap": "a", "difference": "a", "error": "an", "capped": "a mask"}
 
 
 class SkippedPromptWarning(UserWarning):
@@ -106,15 +111,16 @@ def score_prompts(
     dtype = torch.promote_types(model.dtype, torch.float32)
     values = torch.empty(len(prompts), model.n_layers, model.n_neurons, dtype=dtype)
     by_layer = {name: torch.full(values.shape[:2], torch.nan, dtype=dtype) for name in BY_LAYER}
-    for indices, batch in batches_of(model, prompts, max_prompts, scorer.any_length):
-        found = checked(scorer, model, batch)
-        values[indices] = found.values.detach().to(values)
-        for name, tensor in by_layer.items():
-            given = getattr(found, name)
-            if given is not None:
-                tensor[indices] = given.detach().to(tensor)
-        if progress is not None:
-            progress(len(indices))
+    with guarded(scorer, model, thorough=True, blame=False) as put_back:
+        for indices, batch in batches_of(model, prompts, max_prompts, scorer.any_length):
+            found = checked(scorer, model, batch, put_back)
+            values[indices] = found.values.detach().to(values)
+            for name, tensor in by_layer.items():
+                given = getattr(found, name)
+                if given is not None:
+                    tensor[indices] = given.detach().to(tensor)
+            if progress is not None:
+                progress(len(indices))
     texts = texts_of(prompts)
     means = {
         name: None if tensor.isnan().any() else by_text(tensor, prompts, mean=True) for name, tensor in by_layer.items()
@@ -127,7 +133,7 @@ def score_prompts(
         texts=tuple(text.text for text in texts),
         method=scorer.name,
         params=scorer.params(),
-        provenance=provenance or {},
+        provenance={**(provenance or {}), **({"put_back": list(dict.fromkeys(put_back))} if put_back else {})},
         capped=None if capped is None else capped > 0,
         **means,
         tokens=tuple(len(text) for text in texts),
@@ -137,32 +143,61 @@ def score_prompts(
 
 def fit(scorer: Scorer, model: NeuronModel, prompts: Sequence[Prompt], others: Sequence[Prompt] = ()) -> Scorer:
     """`Scorer.fit`, computed as the model says."""
-    with computing(model.execution.settings.precision, model.model.get_output_embeddings()):
+    with guarded(scorer, model, thorough=True), _computing(model):
         return scorer.fit(model, prompts, others)
 
 
-def checked(scorer: Scorer, model: NeuronModel, batch: Batch) -> Attribution:
+def checked(scorer: Scorer, model: NeuronModel, batch: Batch, put_back: list[str] | None = None) -> Attribution:
     """What a scorer returns, as an Attribution of the right shape with finite values.
+
+    Parameters
+    ----------
+    put_back : takes what had to be put back after it.
 
     Raises
     ------
-    MethodError : it is not; the method is named.
-    ModelError : it is not, and the model's own answers are not finite either.
+    MethodError : it is not, or the method failed or spoilt the model (`kn_attrib.scoring.guarded`); it is named.
+    ModelError : values are not finite, and the model's own answers are not either.
     """
-    with computing(model.execution.settings.precision, model.model.get_output_embeddings()):
+    with guarded(scorer, model, found=put_back), _computing(model):
         result = scorer.score(model, batch)
     found = result if isinstance(result, Attribution) else Attribution(result)
-    expected = (len(batch), model.n_layers, model.n_neurons)
-    if not isinstance(found.values, Tensor) or tuple(found.values.shape) != expected:
-        shape = tuple(found.values.shape) if isinstance(found.values, Tensor) else type(found.values).__name__
-        raise MethodError(
-            f"method {scorer.name!r} returned {shape}; expected a tensor [prompt, layer, neuron] of shape {expected}."
-        )
-    bad = int((~found.values.isfinite()).sum())
+    _check_tensor(scorer, "scores", found.values, (len(batch), model.n_layers, model.n_neurons))
+    for name in BY_LAYER:
+        given = getattr(found, name)
+        if given is not None:
+            _check_tensor(
+                scorer, f"{ARTICLE[name]} {name}", given, (len(batch), model.n_layers), flags=name == "capped"
+            )
+            _check_finite(scorer, f"values of {name}", given, model, batch)
+    _check_finite(scorer, "scores", found.values, model, batch)
+    return found
+
+
+def _check_tensor(scorer: Scorer, what: str, given: object, shape: tuple[int, ...], flags: bool = False) -> None:
+    axes = "[prompt, layer, neuron]" if len(shape) == 3 else "[prompt, layer]"
+    expected = f"expected a tensor {axes} of shape {shape}"
+    if not isinstance(given, Tensor):
+        raise MethodError(f"method {scorer.name!r} returned {type(given).__name__} for {what}; {expected}.")
+    if tuple(given.shape) != shape:
+        raise MethodError(f"method {scorer.name!r} returned {what} of shape {tuple(given.shape)}; {expected}.")
+    kind = "bool" if flags else "floating-point numbers"
+    fits = given.dtype == torch.bool if flags else given.dtype.is_floating_point
+    if not fits or given.layout != torch.strided or given.is_meta:
+        how = [str(given.dtype).removeprefix("torch."), str(given.layout).removeprefix("torch."), given.device.type]
+        raise MethodError(f"method {scorer.name!r} returned {what} as {', '.join(how)}; {expected}, of {kind}, dense.")
+
+
+def _check_finite(scorer: Scorer, what: str, given: Tensor, model: NeuronModel, batch: Batch) -> None:
+    bad = int((~given.isfinite()).sum())
     if bad:
         check_answers(model, batch)  # the model's fault rather than the method's
         raise MethodError(
-            f"method {scorer.name!r} returned {bad} scores that are not finite (nan or inf) among "
-            f"{found.values.numel()}; a score must be a finite number."
+            f"method {scorer.name!r} returned {bad} {what} that are not finite (nan or inf) among {given.numel()}; "
+            "a score must be a finite number."
         )
-    return found
+
+
+def _computing(model: NeuronModel) -> AbstractContextManager[None]:
+    """PyTorch as the model says."""
+    return computing(model.execution.settings.precision, model.model.get_output_embeddings())

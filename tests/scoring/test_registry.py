@@ -174,6 +174,8 @@ def test_a_plugin_may_postpone_its_annotations(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("x = 1\ny = 1 / 0\n", "failed in line 2: ZeroDivisionError: division by zero"),
+        ("import sys\nsys.exit(0)\n", "failed in line 2: SystemExit: 0"),
+        ("import os\nos._exit(0)\n", "failed in line 2: SystemExit: 0"),
         ("import no_such_package\n", "failed in line 1: ModuleNotFoundError: No module named 'no_such_package'"),
         ("def (:\n", "failed.*: SyntaxError: "),
         ("x = 1\n", r"registered no method; decorate a class with @kn_attrib\.register\(name\)"),
