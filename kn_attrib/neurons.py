@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import operator
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -10,7 +9,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from jinja2 import Environment, StrictUndefined
+
 from kn_attrib.errors import NeuronError
+
+NAMED = 20
+"""Most neurons of a layer that a notebook names."""
+
+# The facts' tables (kn_attrib.facts.display) are out of reach for a room below them.
+_BY_LAYER = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(
+    """\
+<table>
+<caption style="text-align: left; white-space: nowrap">{{ caption }}</caption>
+{% if layers %}
+<thead><tr><th scope="col">layer</th><th scope="col">number</th>\
+<th scope="col" style="text-align: left">neurons</th></tr></thead>
+{% endif %}
+<tbody>
+{% for layer, names in layers.items() %}
+<tr><th scope="row">{{ layer }}</th><td>{{ names | length }}</td>\
+<td style="text-align: left">{{ names[:most] | join(", ") }}{% if names | length > most %}, …{% endif %}</td></tr>
+{% endfor %}
+</tbody>
+</table>
+"""
+)
 
 
 class Neuron(NamedTuple):
@@ -71,6 +94,15 @@ class NeuronSet:
         shown = ", ".join(f"L{n.layer}:{n.index}" for n in self.neurons[:8])
         return f"NeuronSet({{{shown}{', …' if len(self) > 8 else ''}}}, n={len(self)})"
 
+    def _repr_html_(self) -> str:
+        """The neurons of each layer, for notebooks."""
+        layers: dict[int, list[int]] = {}
+        for neuron in self.neurons:
+            layers.setdefault(neuron.layer, []).append(neuron.index)
+        n, of = len(self), len(layers)
+        caption = f"{n} neuron{'s' * (n != 1)} in {of} layer{'s' * (of != 1)}" if n else "no neurons"
+        return _BY_LAYER.render(caption=caption, layers=layers, most=NAMED)
+
     @property
     def layers(self) -> Counter[int]:
         """Number of neurons in each layer."""
@@ -89,9 +121,19 @@ class NeuronSet:
 
     @classmethod
     def load(cls, path: str | Path) -> NeuronSet:
-        """Read what `save` wrote."""
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        NeuronError : the file is missing or holds something else.
+        """
+        from kn_attrib.store import parsed_json
+
         try:
-            return cls(tuple(pair) for pair in json.loads(Path(path).read_text(encoding="utf-8"))["neurons"])
+            found = parsed_json(Path(path).read_text(encoding="utf-8"))["neurons"]
+            if not isinstance(found, list):
+                raise TypeError(f"'neurons' is {type(found).__name__}")
+            return cls(tuple(pair) for pair in found)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise NeuronError(
                 f"{path}: not a neuron set ({error!r}); expected {{'neurons': [[layer, index], …]}}."
@@ -100,6 +142,8 @@ class NeuronSet:
 
 def _neuron(pair: tuple[int, int]) -> Neuron:
     try:
+        if any(isinstance(part, bool) for part in pair):
+            raise TypeError("true and false are no numbers")
         layer, index = (operator.index(part) for part in pair)
     except (TypeError, ValueError) as error:
         raise NeuronError(f"{pair!r} is not a neuron; expected a pair of integers (layer, index).") from error

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from kn_attrib.models.anatomy import input_linears
 from kn_attrib.models.matrices import input_matrix, value_matrix
 from kn_attrib.models.neuron_model import NeuronModel, check_neurons
 from kn_attrib.neurons import Neuron, NeuronSet
-from kn_attrib.store import atomic_path, read_json, write_json
+from kn_attrib.store import atomic_path, read_record, read_tensors, write_json
 
 READABLE = 0o644
 KNOWN_AT = 0.5
@@ -187,24 +186,44 @@ def load_plants(path: str | Path) -> tuple[dict[str, Plant], dict[str, Any]]:
     ------
     StoreError : the files are missing or hold something else.
     """
-    record = read_json(_file(path, "json"))
+    record = read_record(_file(path, "json"))
+    tensors, _ = read_tensors(_file(path, "safetensors"))
     try:
-        with safe_open(str(_file(path, "safetensors")), framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # a file handle, not a dict
         plants = {name: _plant(name, each, tensors) for name, each in record["plants"].items()}
-    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        return plants, dict(record["about"])
+    # ValueError: among others, what neurons and facts say of numbers and texts that are not right.
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise StoreError(f"cannot read plants from {path}: {error!r}; expected the files of save_plants.") from error
-    return plants, dict(record["about"])
 
 
 def _plant(name: str, record: dict[str, Any], tensors: dict[str, Tensor]) -> Plant:
-    return Plant(
+    plant = Plant(
         targets=tuple(_target(each) for each in record["targets"]),
         neurons=NeuronSet(record["neurons"]),
         keys=tensors[f"{name}.keys"],
         biases=tensors.get(f"{name}.biases"),
         values=tensors[f"{name}.values"],
     )
+    # Rows of weights belong to neurons by their place.
+    if _pairs(plant.neurons) != record["neurons"]:
+        raise ValueError(f"the neurons of {name!r} are not in sorted order, each once")
+    _check_weights(name, plant)
+    return plant
+
+
+def _check_weights(name: str, plant: Plant) -> None:
+    parts = {"keys": plant.keys, "values": plant.values}
+    parts |= {} if plant.biases is None else {"biases": plant.biases}
+    for part, tensor in parts.items():
+        if not tensor.is_floating_point() or not tensor.isfinite().all():
+            raise ValueError(f"the {part} of {name!r} are {tensor.dtype}; expected finite weights")
+    if plant.keys.ndim != 3:
+        raise ValueError(f"the keys of {name!r} are {list(plant.keys.shape)}; expected [neuron, path, hidden]")
+    neurons, (paths, hidden) = len(plant.neurons), plant.keys.shape[1:]
+    expected = {"keys": [neurons, paths, hidden], "values": [neurons, hidden], "biases": [neurons, paths]}
+    for part, tensor in parts.items():
+        if list(tensor.shape) != expected[part]:
+            raise ValueError(f"the {part} of {name!r} are {list(tensor.shape)}; expected {expected[part]}")
 
 
 def _target(record: dict[str, Any]) -> Target:
@@ -212,8 +231,17 @@ def _target(record: dict[str, Any]) -> Target:
         fact=Fact(**record["fact"]),
         neurons=NeuronSet(record["neurons"]),
         decoys=NeuronSet(record["decoys"]),
-        check=Check(**record["check"]) if record["check"] else None,
+        check=_check(record["check"]),
     )
+
+
+def _check(record: dict[str, Any] | None) -> Check | None:
+    if record is None:
+        return None
+    strange = [name for name, value in record.items() if type(value) not in (int, float)]
+    if strange:
+        raise ValueError(f"{strange[0]!r} of a check is {record[strange[0]]!r}; expected a number")
+    return Check(**record)
 
 
 def _file(path: str | Path, suffix: str) -> Path:

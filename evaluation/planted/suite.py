@@ -117,12 +117,24 @@ def load_suite(model: str, folder: str | Path = SHIPPED) -> Suite:
         )
     plants, about = load_plants(source / _file(model))
     try:
-        items = tuple(Item(name, plant=plants[name], **about["items"][name]) for name in plants)
+        items = tuple(_item(name, plants[name], about["items"][name]) for name in plants)
+        for name, kind in (("model", str), ("sha256", str), ("seed", int), ("tried", list)):
+            if not isinstance(about[name], kind):
+                raise TypeError(f"{name!r} is {about[name]!r}")
+        if about["model"] != model:
+            raise ValueError(f"its plants are of {about['model']!r}")
         return Suite(about["model"], about["sha256"], items, about)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StoreError(
-            f"{source}: not a planted benchmark ({error!r}); make it anew with kn-attrib plants."
+            f"{source}: not a planted benchmark of {model} ({error!r}); make it anew with kn-attrib plants."
         ) from error
+
+
+def _item(name: str, plant: Plant, about: dict[str, Any]) -> Item:
+    axis, split = about["axis"], about["split"]
+    if not isinstance(axis, str) or split not in DIVISIONS:
+        raise ValueError(f"axis and split of {name!r} are {axis!r} and {split!r}")
+    return Item(name, axis, split, plant)
 
 
 def simple_facts(facts: FactSet) -> list[Fact]:

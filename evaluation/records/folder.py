@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from kn_attrib.errors import StoreError
-from kn_attrib.evaluation.records.journal import Journal
+from kn_attrib.evaluation.records.journal import FOLDER, Journal
+from kn_attrib.evaluation.records.lock import LOCK, check_free
+from kn_attrib.store import reason_of, shown
 
 MANIFESTS = ("manifest.json", "grid.json")
 """Files that a finished run has."""
@@ -18,12 +20,28 @@ def check_folder(folder: Path, overwrite: bool) -> Path:
     ------
     StoreError : it exists and holds something else.
     """
-    if folder.is_file():
-        raise StoreError(f"{folder} is a file; expected a folder to write to.")
-    if not overwrite and not Journal(folder).started and folder.is_dir() and any(folder.iterdir()):
-        what = "another run" if any((folder / name).exists() for name in MANIFESTS) else "other files"
-        raise StoreError(f"{folder} exists and holds {what}; choose another --out folder, or say --overwrite.")
+    try:
+        if folder.is_file():
+            raise StoreError(f"{folder} is a file; expected a folder to write to.")
+        journal = Journal(folder)
+        check_free(folder / FOLDER)
+        if not overwrite and not journal.started and _holds_something(folder):
+            what = "another run" if any((folder / name).exists() for name in MANIFESTS) else "other files"
+            raise StoreError(f"{folder} exists and holds {what}; choose another --out folder, or say --overwrite.")
+    except StoreError:
+        raise
+    except (OSError, ValueError) as error:  # a name that is too long or no name, a folder that may not be entered
+        raise StoreError(
+            f"cannot write to {shown(folder)}: {reason_of(error)}; choose another --out folder."
+        ) from error
     return folder
+
+
+def _holds_something(folder: Path) -> bool:
+    """Anything but a journal that was stopped before it began."""
+    begun = folder / FOLDER
+    mine = begun.is_dir() and all(each.name == LOCK or each.name.startswith(".") for each in begun.iterdir())
+    return folder.is_dir() and any(each.name != FOLDER or not mine for each in folder.iterdir())
 
 
 def open_folder(folder: str | Path | None, overwrite: bool = False) -> Journal:
@@ -44,5 +62,8 @@ def open_folder(folder: str | Path | None, overwrite: bool = False) -> Journal:
     if overwrite:
         journal.close()
         # A folder with a manifest would pass for a finished run.
-        (place / "manifest.json").unlink(missing_ok=True)
+        try:
+            (place / "manifest.json").unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot write over {place / 'manifest.json'}: {reason_of(error)}.") from error
     return journal

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from kn_attrib.errors import StoreError
-from kn_attrib.store import atomic_path, read_json, write_json, write_parquet
+from kn_attrib.evaluation.records.lock import leave, take
+from kn_attrib.store import atomic_path, read_parquet, read_record, read_tensors, write_json, write_parquet
 
 FOLDER = "unfinished"
 """Name of the journal's folder within the folder of a run."""
@@ -60,15 +61,16 @@ class Journal:
 
         Raises
         ------
-        StoreError : the folder holds an unfinished run with another identity.
+        StoreError : the folder holds an unfinished run with another identity, or another process writes there now.
         """
         if self.place is None:
             return False
         given = json.loads(json.dumps(identity))
+        take(self.place)
         if not self.started:
             write_json(self.place / "run.json", given)
             return False
-        found = read_json(self.place / "run.json")
+        found = read_record(self.place / "run.json")
         if found != given:
             differ = ", ".join(sorted(k for k in found.keys() | given.keys() if found.get(k) != given.get(k)))
             raise StoreError(
@@ -96,6 +98,7 @@ class Journal:
         """Throw the units away: the run's results are saved."""
         self._known.clear()
         if self.place is not None:
+            leave(self.place)
             shutil.rmtree(self.place, ignore_errors=True)
 
     def _write(self, place: Path, name: str, entry: Entry) -> None:
@@ -109,8 +112,14 @@ class Journal:
 
     def _read(self, place: Path, name: str) -> Entry:
         tensors, table = place / f"{name}.safetensors", place / f"{name}.parquet"
-        return Entry(
-            load_file(tensors) if tensors.is_file() else {},
-            pd.read_parquet(table) if table.is_file() else pd.DataFrame(),
-            read_json(place / f"{name}.json"),
-        )
+        try:
+            return Entry(
+                read_tensors(tensors)[0] if tensors.is_file() else {},
+                read_parquet(table) if table.is_file() else pd.DataFrame(),
+                read_record(place / f"{name}.json"),
+            )
+        except StoreError as error:
+            raise StoreError(
+                f"{self.folder} holds an unfinished run that is damaged: {error} Delete {place / name}.json and the "
+                "same command makes that part again, or say --overwrite to start anew."
+            ) from error

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 import pandas as pd
 from typing_extensions import Self
 
-from kn_attrib.errors import ConfigError, unknown
+from kn_attrib.errors import ConfigError, StoreError, unknown
 from kn_attrib.evaluation.records.folder import check_folder
+from kn_attrib.evaluation.records.schema import check_saved, damaged
 from kn_attrib.evaluation.records.text import interval_text
 from kn_attrib.evaluation.statistics.means import relations_of, summarise_facts
 from kn_attrib.evaluation.statistics.significance import Difference, paired_difference
@@ -151,4 +152,8 @@ class Result:
         StoreError : the folder does not hold such a result.
         """
         frames, manifest = read_run(Path(folder), cls.frames, cls.what)
+        try:
+            check_saved(cls.what, frames, manifest)
+        except StoreError as error:
+            raise damaged(cls.what, Path(folder), error) from error
         return cls(**frames, manifest=manifest)  # type: ignore[call-arg]  # its subclasses are dataclasses

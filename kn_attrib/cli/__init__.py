@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import warnings
 from typing import Annotated
 
 import typer
 
-from kn_attrib.cli import benchmark, compare, facts, methods, models, plants, protocol, report, score
+from kn_attrib.cli import benchmark, compare, doctor, facts, methods, models, plants, protocol, report, score
 from kn_attrib.errors import KnAttribError
 from kn_attrib.models.allocator import keep_freed_memory
 from kn_attrib.store import versions
@@ -17,7 +19,6 @@ from kn_attrib.store import versions
 app = typer.Typer(
     name="kn-attrib",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -40,10 +41,20 @@ def options(version: Version = False) -> None:
     """Find the feed-forward neurons that carry a fact in a language model, and judge how well each method does it."""
 
 
-for module in (compare, report, benchmark, plants, score, methods, models, facts):
+for module in (compare, report, benchmark, plants, score, methods, models, facts, doctor):
     app.command(module.NAME)(module.command)
 
 app.add_typer(protocol.app, name=protocol.NAME)
+
+
+def _stop_in_order() -> None:
+    """SIGTERM ends a command as Ctrl-C does: temporary files are removed, and what was finished is kept."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
 
 
 def main() -> None:
@@ -52,6 +63,7 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from transformers.utils import logging
 
+    _stop_in_order()
     keep_freed_memory()
     logging.disable_progress_bar()
     with warnings.catch_warnings():

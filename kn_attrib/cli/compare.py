@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 
 from kn_attrib.cli import options
 from kn_attrib.cli.publish import publish, publish_grid
+from kn_attrib.errors import ConfigError, KnAttribError
 from kn_attrib.evaluation import DEFAULT_METHODS, ComparisonInterrupted, compare
 from kn_attrib.evaluation.comparison.grid import Factor, compare_grid
 from kn_attrib.evaluation.vocabulary import BASIC, CONTROLS, EVERYWHERE
 from kn_attrib.facts.facts import FactSet
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.scoring.method_specs import UNITS, expanded
+from kn_attrib.scoring.refinement import Refinement
+from kn_attrib.store import reason_of
 
 NAME = "compare"
 OTHER_UNITS = ", ".join(f"@{kind}" for kind in UNITS)
@@ -87,10 +92,59 @@ def command(
         "curves": curves,
         "plain_text": None if plain_text is None else options.lines(plain_text),
     }
-    factors = [Factor.parse(text) for text in grid or ()]
+    factors = [_factor(text) for text in grid or ()]
+    _check_refinement(refinement, threshold, share)
     opened = options.open_model(model, dtype, device, chat)
     some = options.open_facts(facts, relations, answer_words)
     _run(opened, some, chosen, factors, settings, out)
+
+
+LEVELS: dict[str, tuple[tuple[type, ...], str]] = {
+    "threshold": ((int, float), "numbers"),
+    "share": ((int, float), "numbers"),
+    "factor": ((int, float), "numbers"),
+    "max_prompts": ((int,), "whole numbers"),
+    "seed": ((int,), "whole numbers"),
+    "normalised": ((bool,), "true or false"),
+}
+"""What the levels of a setting are; of all others, texts, and of a method's parameter any plain value."""
+
+
+def _factor(text: str) -> Factor:
+    """A factor, with levels that are what they shall be and can name a folder."""
+    try:
+        factor = Factor.parse(text)
+    except KnAttribError:
+        raise
+    # As `yaml_value` says of PyYAML.
+    except (yaml.YAMLError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        raise ConfigError(f"grid {text!r:.80}: a level cannot be read ({reason_of(error)}).") from error
+    of_method = "." in factor.name
+    types, expected = LEVELS.get(factor.name, ((bool, int, float, str) if of_method else (str,), "plain values"))
+    for level in factor.levels:
+        if type(level) not in types:
+            raise ConfigError(f"grid {factor.name}: level {reprlib.repr(level)}; expected {expected}.")
+        if isinstance(level, str) and (set(level) & {"/", "\\", "\0"} or not level.isprintable()):
+            raise ConfigError(
+                f"grid {factor.name}: level {level!r:.80}; expected no '/', '\\' or control characters, since each "
+                "combination has a folder of that name."
+            )
+        if factor.name in ("threshold", "share"):
+            _check_share(factor.name, level)
+    return factor
+
+
+def _check_share(name: str, value: float) -> None:
+    Refinement(threshold=value) if name == "threshold" else Refinement(share=value)
+
+
+def _check_refinement(preset: str, threshold: float | None, share: float | None) -> None:
+    """Neurons are chosen after they are scored, which takes long: what is out of range is said before."""
+    if preset:
+        Refinement.preset(preset)
+    for name, value in (("threshold", threshold), ("share", share)):
+        if value is not None:
+            _check_share(name, value)
 
 
 def _controls(text: str) -> list[str]:

@@ -9,12 +9,13 @@ from typing import Annotated, get_args
 import typer
 
 from kn_attrib.cli import options, screen
-from kn_attrib.errors import FactError, StoreError
+from kn_attrib.errors import FactError
 from kn_attrib.facts.description import GivenText, describe_texts
 from kn_attrib.facts.encoding import CONVENTIONS
 from kn_attrib.facts.facts import Fact, FactSet
 from kn_attrib.facts.prompts import Split
 from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.store import check_new_file
 
 NAME = "facts"
 
@@ -52,8 +53,7 @@ def command(
     columns = ["relation", "facts", "answers", "ambiguous", "answer in subject", "prompts", "held out"]
     screen.show(rows, columns, f"{len(chosen)} facts of {len(chosen.relations)} relations, sha256 {chosen.digest[:12]}")
     if out is not None:
-        if out.exists() and not overwrite:
-            raise StoreError(f"{out} exists; choose another --out file, or say --overwrite.")
+        check_new_file(out, overwrite)
         chosen.save(out)
         typer.echo(f"Facts: {out}")
 

@@ -8,7 +8,7 @@ import typer
 
 from kn_attrib.cli import options, screen
 from kn_attrib.models.description import describe
-from kn_attrib.models.loading import ZOO_PREFIX, load_model
+from kn_attrib.models.loading import ZOO_PREFIX
 from kn_attrib.models.shipped import zoo_card, zoo_names, zoo_path
 
 NAME = "models"
@@ -28,7 +28,7 @@ def command(
     Example: kn-attrib models --check zoo:gpt2-facts
     """
     if check:
-        model = load_model(check, dtype=dtype, device=device or None, ffn_pattern=ffn_pattern or None, chat=chat)
+        model = options.open_model(check, dtype, device, chat, ffn_pattern)
         typer.echo(f"{model!r}\n")
         # Not a table: paths are to be copied, and a table would break them.
         for label, text in describe(model).items():

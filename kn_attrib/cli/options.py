@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-import yaml
 
-from kn_attrib.errors import ConfigError, FactError, unknown
+from kn_attrib.cli.config import read_config
+from kn_attrib.errors import ConfigError, FactError, KnAttribError, ModelError
 from kn_attrib.evaluation.records.folder import check_folder
 from kn_attrib.evaluation.records.journal import Journal
 from kn_attrib.facts.facts import FactSet
@@ -17,7 +17,7 @@ from kn_attrib.facts.loading import load_facts
 from kn_attrib.models.loading import load_model
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.scoring.registry import load_plugin
-from kn_attrib.store import check_writable
+from kn_attrib.store import check_writable, reason_of, shown
 
 
 def split(text: str) -> list[str]:
@@ -38,76 +38,32 @@ def integers(name: str, text: str) -> list[int]:
         return [int(part) for part in split(text)]
     except ValueError as error:
         raise ConfigError(
-            f"--{name} is {text!r}; expected whole numbers separated by commas, such as 1,5,10."
+            f"--{name} is {text!r:.80}; expected whole numbers separated by commas, such as 1,5,10."
         ) from error
 
 
 def numbers(name: str, text: str) -> list[float]:
     """``"0.01,0.001"`` -> numbers."""
     try:
-        return [float(part) for part in split(text)]
+        found = [float(part) for part in split(text)]
+        if not all(map(math.isfinite, found)):
+            raise ValueError("not finite")
+        return found
     except ValueError as error:
-        raise ConfigError(f"--{name} is {text!r}; expected numbers separated by commas, such as 0.01,0.001.") from error
+        raise ConfigError(
+            f"--{name} is {text!r:.80}; expected numbers separated by commas, such as 0.01,0.001."
+        ) from error
 
 
 def lines(path: Path) -> list[str]:
     """The lines of a text file that are not empty."""
     try:
-        found = [line.strip() for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the text file {path}: {error}.") from error
+        found = [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or no name of a file
+        raise ConfigError(f"cannot read the text file {shown(path)}: {error}; expected UTF-8 text.") from error
     if not found:
         raise ConfigError(f"the text file {path} is empty; expected a sentence a line.")
     return found
-
-
-def read_config(context: typer.Context, path: Path | None) -> Path | None:
-    """Make the values of a YAML file the defaults of the command's options, so that the command line overrides them."""
-    if path is None:
-        return None
-    content = _content(path)
-    optional = {str(p.name) for p in context.command.params if p.default is None}
-    known = {str(p.name) for p in context.command.params if p.name not in ("config", "help")}
-    repeated = {str(p.name) for p in context.command.params if getattr(p, "multiple", False)}
-    defaults: dict[str, Any] = {}
-    for key, value in content.items():
-        name = str(key).replace("-", "_")
-        if name not in known:
-            raise ConfigError(f"--config {path}: {unknown('setting', str(key), known)}")
-        if value is None and name not in optional:
-            raise ConfigError(f"--config {path}: {key} has no value; give one, or leave it out.")
-        if name == "grid" and isinstance(value, dict):
-            defaults[name] = [f"{factor}={','.join(map(str, levels))}" for factor, levels in value.items()]
-        elif name in repeated:
-            defaults[name] = value if isinstance(value, list) else [value]
-        else:
-            defaults[name] = ",".join(map(str, value)) if isinstance(value, list) else value
-    context.default_map = {**(context.default_map or {}), **defaults}
-    return path
-
-
-class _OnceEach(yaml.SafeLoader):
-    """YAML whose keys are given once: the last of two would hide the first."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = [key for key, n in Counter(map(str, keys)).items() if n > 1]
-        if twice:
-            raise ConfigError(f"{twice[0]} is given twice.")
-        return super().construct_mapping(node, deep)
-
-
-def _content(path: Path) -> dict[Any, Any]:
-    try:
-        # A safe loader, of keys that are given once.
-        content = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_OnceEach)
-    except RecursionError as error:
-        raise ConfigError(f"cannot read --config {path}: nested too deep.") from error
-    except (OSError, yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"cannot read --config {path}: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"--config {path} holds {type(content).__name__}; expected keys and values.")
-    return content
 
 
 Model = Annotated[str, typer.Option(help="zoo:NAME, a Hugging Face id, or a local folder.")]
@@ -150,15 +106,28 @@ def plugins(paths: list[str] | None) -> None:
         load_plugin(path)
 
 
-def open_model(source: str, dtype: str, device: str, chat: bool = False) -> NeuronModel:
-    """`load_model` with the command line's empty text for "no device given"."""
-    return load_model(source, dtype=dtype, device=device or None, chat=chat)
+def open_model(source: str, dtype: str, device: str, chat: bool = False, ffn_pattern: str = "") -> NeuronModel:
+    """`load_model` with the command line's empty text for what is not given."""
+    try:
+        return load_model(source, dtype=dtype, device=device or None, chat=chat, ffn_pattern=ffn_pattern or None)
+    except KnAttribError:
+        raise
+    except (OSError, ValueError, LookupError, AttributeError) as error:  # no name of a file; no pattern of a path
+        pattern = f" with --ffn-pattern {ffn_pattern!r}" if ffn_pattern else ""
+        raise ModelError(
+            f"model {source!r:.200}{pattern} cannot be opened: {reason_of(error)}; expected zoo:NAME, a Hugging Face "
+            "id or a folder."
+        ) from error
 
 
 def open_facts(source: str, relations: str, answer_words: int = 0) -> FactSet:
     """`load_facts`, restricted to relations if any are named, and to answers of so many words."""
     facts = load_facts(source)
-    facts = facts.of(*split(relations)) if relations else facts
+    if relations:
+        names = split(relations)
+        if not names:
+            raise ConfigError(f"--relations is {relations!r}; expected names separated by commas, or nothing for all.")
+        facts = facts.of(*names)
     if not answer_words:
         return facts
     chosen = facts.where(lambda fact: len(fact.answer.split()) == answer_words)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Annotated
 
@@ -39,8 +39,14 @@ def command(
         threads = max(1, (os.cpu_count() or 1) // at_once)
         spawn = get_context("spawn")
         with ProcessPoolExecutor(at_once, spawn, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
-            for line in pool.map(_made, names, [seed] * len(names), [out] * len(names)):
-                typer.echo(line)
+            try:
+                for line in pool.map(_made, names, [seed] * len(names), [out] * len(names)):
+                    typer.echo(line)
+            except KeyboardInterrupt:
+                # The pool would wait for the models that are under way, for many minutes.
+                for process in active_children():
+                    process.terminate()
+                raise
     typer.echo(f"Plants: {out} (use them with kn-attrib benchmark --plants {out})")
 
 

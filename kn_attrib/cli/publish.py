@@ -24,7 +24,7 @@ def publish(comparison: Comparison, out: Path) -> None:
     typer.echo(comparison.verdict() + "\n")
     _print_tables(comparison)
     for question in answers(comparison):
-        typer.echo(f"{question.question}\n  {question.answer}\n")
+        typer.echo(f"{question.question}\n  {question.short}\n    {question.answer}\n")
     typer.echo(f"Rows, figures and manifest: {out}\nReport: {report}")
 
 

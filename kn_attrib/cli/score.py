@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from kn_attrib.cli import options, screen
-from kn_attrib.errors import StoreError
 from kn_attrib.scoring.refinement import Refinement, refine_all
 from kn_attrib.scoring.registry import make_scorer
 from kn_attrib.scoring.score import score
+from kn_attrib.store import check_new_file
 
 NAME = "score"
 
@@ -38,8 +38,8 @@ def command(
 
     Example: kn-attrib score --fact capital:France --method integrated_gradients:dai2022 --out france.safetensors
     """
-    if out is not None and out.exists() and not overwrite:
-        raise StoreError(f"{out} exists; choose another --out file, or say --overwrite.")
+    if out is not None:
+        check_new_file(out, overwrite)
     options.plugins(plugin)
     chosen = options.open_facts(facts, relations, answer_words)
     some = [chosen[fact]] if fact else list(chosen.spread(limit) if limit else chosen)

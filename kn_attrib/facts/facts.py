@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from kn_attrib.errors import FactError, unknown
+from kn_attrib.facts.display import LARGE_SHOWN, counted, first_of, html_table
 
 SLOT = "[Y]"
 SUBJECT_SLOT = "[X]"
@@ -47,7 +49,7 @@ class Fact:
             object.__setattr__(self, name, _texts(getattr(self, name), self.id, name))
         for name in ("id", "relation", "subject", "answer"):
             value = getattr(self, name)
-            if not isinstance(value, str) or not value.strip():
+            if not isinstance(value, str) or _is_blank(value):
                 raise FactError(f"fact {self.id!r}: field {name!r} is {value!r}; expected a non-empty text.")
             _check_characters(value, self.id, name)
         if not self.prompts:
@@ -76,11 +78,35 @@ class Fact:
         """The answer's text occurs inside the subject, so that copying suffices."""
         return self.answer.casefold() in self.subject.casefold()
 
+    def _repr_html_(self) -> str:
+        """The triple and the texts, for notebooks."""
+        alternatives = [("right too", ", ".join(self.alternatives))] if self.is_ambiguous else []
+        rows = [
+            ("subject", self.subject),
+            ("relation", self.relation),
+            ("answer", self.answer),
+            *alternatives,
+            ("prompts", first_of(self.prompts)),
+            ("held out", first_of(self.held_out) or "none"),
+        ]
+        return html_table(f"Fact {self.id}", rows)
+
+
+def _is_blank(text: str) -> bool:
+    """Nothing, or nothing that can be seen: white space, and marks of format such as U+200B."""
+    return all(character.isspace() or unicodedata.category(character) == "Cf" for character in text)
+
 
 def _check_characters(text: str, fact: str, field: str) -> None:
-    # Neither is text: tokenizers fail on halves of surrogate pairs or drop them, and NUL ends strings in C.
-    if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in text):
-        raise FactError(f"fact {fact!r}: field {field!r} is {text!r}; expected text without NUL and lone surrogates.")
+    # None of them is text: tokenizers fail on halves of surrogate pairs or drop them, NUL ends strings in C, other
+    # control characters are dropped by some tokenizers and steer the terminal that a table is printed on.
+    for character in text:
+        kind = unicodedata.category(character)
+        if kind == "Cs" or (kind == "Cc" and character not in "\t\n\r"):
+            raise FactError(
+                f"fact {fact!r}: field {field!r} is {text!r}; expected text without NUL and lone surrogates, and "
+                f"without control characters but tabs and line breaks (it holds {character!r})."
+            )
 
 
 def _texts(value: Any, fact: str, field: str) -> tuple[str, ...]:
@@ -88,7 +114,7 @@ def _texts(value: Any, fact: str, field: str) -> tuple[str, ...]:
         raise FactError(f"fact {fact!r}: field {field!r} is {value!r}; expected a list of texts.")
     texts = tuple(value)
     for text in texts:
-        if not isinstance(text, str) or not text.strip():
+        if not isinstance(text, str) or _is_blank(text):
             raise FactError(f"fact {fact!r}: field {field!r} holds {text!r}; expected non-empty texts.")
         _check_characters(text, fact, field)
     return texts
@@ -135,6 +161,20 @@ class FactSet(Sequence[Fact]):
 
     def __repr__(self) -> str:
         return f"FactSet({len(self)} facts of {len(self.relations)} relations)"
+
+    def _repr_html_(self) -> str:
+        """How many facts each relation has, and the first of them, for notebooks."""
+        facts: dict[str, list[Fact]] = {}
+        for fact in self.facts:
+            facts.setdefault(fact.relation, []).append(fact)
+        rows = [
+            (relation, len(own), "; ".join(f"{fact.subject} → {fact.answer}" for fact in own[:3]))
+            for relation, own in facts.items()
+        ]
+        more = len(rows) - LARGE_SHOWN
+        notes = [f"… and {counted(more, 'more relation')}"] if more > 0 else []
+        caption = f"{counted(len(self), 'fact')} of {counted(len(facts), 'relation')}"
+        return html_table(caption, rows[:LARGE_SHOWN], ("relation", "facts", "the first"), notes)
 
     @cached_property
     def _by_id(self) -> dict[str, Fact]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from kn_attrib.errors import FactError, unknown
 from kn_attrib.facts.facts import SLOT, SUBJECT_SLOT, Fact, FactSet
+from kn_attrib.store import shown
 
 WORLD = Path(__file__).parents[1] / "data" / "world"
 
@@ -95,16 +96,22 @@ def load_facts(source: str | Path | Iterable[Fact]) -> FactSet:
     if isinstance(source, FactSet):
         return source
     if not isinstance(source, str | Path):
+        if isinstance(source, bytes) or not isinstance(source, Iterable):
+            raise FactError(f"{source!r} are no facts; expected 'world', a file, a folder, or a list of facts.")
         return FactSet(tuple(source))
     path = WORLD if str(source) == "world" else Path(source)
-    if path.is_dir():
-        files = sorted(path.glob("*.json"))
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+        files = sorted(path.glob("*.json")) if is_folder else []
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise FactError(f"facts at {shown(path)} cannot be read ({error.strerror}).") from error
+    if is_folder:
         if not files:
             raise FactError(f"folder {str(path)!r} holds no .json file of templates and triples.")
         return FactSet(tuple(fact for file in files for fact in _read_templates(file)))
-    if not path.is_file():
+    if not is_file:
         raise FactError(f"no facts at {str(source)!r}; expected 'world', a .jsonl file, a .json file, or a folder.")
-    return _read_templates(path) if path.suffix == ".json" else _read_lines(path)
+    return _read_templates(path) if path.suffix.lower() == ".json" else _read_lines(path)
 
 
 def _read(path: Path) -> str:

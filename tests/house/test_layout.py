@@ -128,14 +128,16 @@ def test_captums_private_functions_are_called_in_one_place() -> None:
 
 THEIRS = {
     "_compiled_call_impl",
+    "_exit",
     "_forward_hooks",
     "_forward_pre_hooks",
     "_is_amx_tile_supported",
     "_linear_pointwise",
+    "_modules",
     "_orig_mod",
     "_parameters",
 }
-"""Private names of PyTorch that have no public counterpart."""
+"""Private names of PyTorch and Python that have no public counterpart."""
 
 
 def private(name: str | None) -> bool:
