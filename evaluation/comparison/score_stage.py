@@ -162,7 +162,7 @@ class FittedScorer:
             gaps=relative_gaps(scores),
             spent=spent,
             prompts=len(scores),
-            put_back=scores.provenance.get("put_back", ()),  # type: ignore[arg-type]
+            put_back=scores.provenance.get("put_back", ()),
         )
 
 

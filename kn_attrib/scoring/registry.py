@@ -174,7 +174,9 @@ def _with_params(cls: Any, params: dict[str, Any]) -> Any:
         hint: Any = hints.get(name)
         if get_origin(hint) is Literal and value not in get_args(hint):
             raise MethodError(f"{cls.name}: {unknown(name, str(value), map(str, get_args(hint)))}")
-        if hint in PLAIN_TYPES and not isinstance(value, PLAIN_TYPES[hint]):
+        # Python counts True as 1; whoever writes steps=True has not meant one step.
+        odd = isinstance(value, bool) and hint is not bool
+        if hint in PLAIN_TYPES and (odd or not isinstance(value, PLAIN_TYPES[hint])):
             raise MethodError(f"{cls.name}: parameter {name!r} is {value!r}; expected {hint.__name__}.")
     required = [f.name for f in fields(cls) if f.init and f.default is MISSING and f.default_factory is MISSING]
     missing = [name for name in required if name not in params]
@@ -202,11 +204,16 @@ def parse_call(spec: str) -> tuple[str, dict[str, Any] | None]:
         return spec.strip(), None
     try:
         call = ast.parse(f"f({rest}", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args:
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
             raise ValueError("parameters must be named")
-        return name.strip(), {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-    except (SyntaxError, ValueError) as error:
-        raise MethodError(f"cannot read method {spec!r}; expected name(param=value, …) with plain values.") from error
+        params = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+        if len(params) < len(call.keywords):
+            raise ValueError("a parameter is given twice")
+        return name.strip(), params
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
+        raise MethodError(
+            f"cannot read method {spec!r}; expected name(param=value, …) with plain values, each parameter once."
+        ) from error
 
 
 @cache

@@ -243,11 +243,14 @@ Faulty.name = "faulty"
     [
         ("nan", r"returned \d+ scores that are not finite \(nan or inf\) among \d+; a score must be a finite number"),
         ("inf", "returned 3 scores that are not finite"),
-        ("shape", r"returned \(1, 48\); expected a tensor \[prompt, layer, neuron\] of shape \(1, 3, 48\)"),
-        ("more", r"returned \(2, 3, 48\); expected a tensor .* of shape \(1, 3, 48\)"),
-        ("list", r"returned list; expected a tensor \[prompt, layer, neuron\]"),
-        ("none", "returned NoneType; expected a tensor"),
-        ("wrapped", "returned list; expected a tensor"),
+        (
+            "shape",
+            r"returned scores of shape \(1, 48\); expected a tensor \[prompt, layer, neuron\] of shape \(1, 3, 48\)",
+        ),
+        ("more", r"returned scores of shape \(2, 3, 48\); expected a tensor .* of shape \(1, 3, 48\)"),
+        ("list", r"returned list for scores; expected a tensor \[prompt, layer, neuron\]"),
+        ("none", "returned NoneType for scores; expected a tensor"),
+        ("wrapped", "returned list for scores; expected a tensor"),
     ],
 )
 def test_faulty_scorers_are_named(bert: NeuronModel, fault: str, message: str) -> None:
