@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from kn_attrib.evaluation.records.text import TitledTable
@@ -31,8 +31,13 @@ def environment() -> Environment:
     )
 
 
-def svg(figure: Figure, name: str) -> Markup:
-    """A figure as inline SVG: ids made unique to the figure, XML prologue and the link to a DTD removed."""
+def svg(figure: Figure, name: str, alt: str = "") -> Markup:
+    """A figure as inline SVG: ids made unique to the figure, XML prologue and the link to a DTD removed.
+
+    Parameters
+    ----------
+    alt : what it shows, for those who do not see it; without it the figure's own texts are read out.
+    """
     buffer = io.StringIO()
     # The salt makes ids the same every time; fonts are chosen when the figure is saved, too.
     with mpl.rc_context({"svg.hashsalt": "kn_attrib", "svg.fonttype": "none"}):
@@ -41,6 +46,8 @@ def svg(figure: Figure, name: str) -> Markup:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\g<1>{name}-", text)
+    if alt:
+        text = text.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1)
     return Markup(text)  # made by matplotlib from numbers and escaped labels
 
 
@@ -61,7 +68,7 @@ def write_page(
     manifest: Mapping[str, Any],
 ) -> Path:
     """Write the page of an experiment, one self-contained HTML file: figures, tables, manifest; returns its path."""
-    drawn = [(each.caption, svg(each.figure, name)) for name, each in figures.items()]
+    drawn = [(each.caption, svg(each.figure, name, each.caption)) for name, each in figures.items()]
     template = environment().get_template("experiment.html")
     write_text(path, template.render(title=title, tables=list(tables), figures=drawn, manifest=manifest))
     return path

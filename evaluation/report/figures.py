@@ -14,57 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from kn_attrib.evaluation.records.style import figure_style, new_figure
+from kn_attrib.evaluation.report.bars import bars
 from kn_attrib.evaluation.report.comparison_rows import ComparisonRows
 from kn_attrib.evaluation.report.specificity import specificity
-from kn_attrib.evaluation.vocabulary import GROUP_NAMES
 from kn_attrib.neurons import NeuronSet
-
-# Dark for what should move, lighter for the control groups, grey for random neurons.
-GROUP_COLOURS = dict(zip(GROUP_NAMES, sns.color_palette("colorblind"), strict=False)) | {"random": (0.6, 0.6, 0.6)}
-
-
-def bars(comparison: ComparisonRows, intervention: str) -> Figure:
-    """Relative change of p(answer) by method and group, with 95 % intervals (refined neurons)."""
-    cells = comparison.cell(intervention=intervention, selection="refined")
-    own = cells[cells.neurons == "method"]
-    random = cells[(cells.neurons == "random") & (cells.group == "target")].assign(group="random")
-    data = pd.concat([own, random])
-    with figure_style():
-        figure, axes = new_figure(8.5, 1.2 + 0.7 * len(comparison.methods))
-        sns.barplot(
-            data,
-            y="method",
-            x="mean",
-            hue="group",
-            order=comparison.methods,
-            hue_order=list(GROUP_NAMES),
-            palette=GROUP_COLOURS,
-            orient="h",
-            errorbar=None,
-            ax=axes,
-        )
-        _whiskers(axes, data, comparison.methods)
-        axes.axvline(0, color="0.2", linewidth=0.8)
-        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-        axes.set_title(f"Each method's refined neurons: {intervention.replace('_', ' ')}")
-        axes.set(xlabel="relative change of p(answer) on held-out paraphrases", ylabel="")
-        handles, _ = axes.get_legend_handles_labels()
-        if axes.legend_ is not None:
-            axes.legend_.remove()
-        figure.legend(handles, GROUP_NAMES.values(), loc="outside lower center", ncols=3, frameon=False)
-    return figure
-
-
-def _whiskers(axes: Axes, data: pd.DataFrame, methods: list[str]) -> None:
-    """95 % intervals, which the bars' own means do not know."""
-    measured = data[data["mean"].notna()].set_index(["method", "group"])
-    height = 0.8 / len(GROUP_NAMES)
-    for i, method in enumerate(methods):
-        for j, group in enumerate(GROUP_NAMES):
-            if (method, group) in measured.index:
-                row = measured.loc[(method, group)]
-                y = i - 0.4 + (j + 0.5) * height
-                axes.plot([row["low"], row["high"]], [y, y], color="0.15", linewidth=1.0, solid_capstyle="butt")
 
 
 def layers(comparison: ComparisonRows) -> Figure:
@@ -224,4 +177,22 @@ CAPTIONS = {
     "(up: more). Dots grow with the budget; vertical lines: 95 % interval at the largest.",
     "layers": "Share of each method's refined neurons by layer (0 is next to the embeddings).",
     "overlap": "How far two methods name the same neurons for the same fact. Agreement is not correctness.",
+}
+
+
+def alt_text(name: str) -> str:
+    """What a figure shows and where its numbers are, for those who do not see it."""
+    return ALTS.get(name) or f"Bars for each method and group: {name.replace('_', ' ')}. {ALTS['']}"
+
+
+ALTS = {
+    "": "The tables of refined neurons have the numbers.",
+    "budgets": "Lines, one for each method: relative change of p(answer) by the number of neurons. The tables of equal "
+    "budgets have the numbers.",
+    "controls": "Map of methods and control neurons: relative change of p(answer). The tables of other neurons instead "
+    "have the numbers.",
+    "specificity": "Lines, one for each method, through the budgets: nats of this fact alone against the change "
+    "of p(answer). The tables of what the methods cost have the numbers.",
+    "layers": "Map of methods and layers: share of each method's refined neurons in each layer.",
+    "overlap": "Map of methods and methods: mean Jaccard overlap of their neurons of the same fact.",
 }

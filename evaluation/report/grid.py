@@ -115,7 +115,7 @@ class Grid:
 
     def report(self, path: str | Path) -> Path:
         """Write a self-contained HTML page; returns its path."""
-        image = svg(self.plot(), "effects")
+        image = svg(self.plot(), "effects", "Main effects, level by level; the table below has the numbers.")
         template = environment().get_template("grid.html")
         write_text(Path(path), template.render(grid=self, table=self.table(), image=image))
         return Path(path)

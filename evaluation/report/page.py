@@ -13,16 +13,20 @@ from matplotlib.figure import Figure
 from kn_attrib.evaluation.records.pages import environment, svg
 from kn_attrib.evaluation.records.text import interval_text
 from kn_attrib.evaluation.report.agreement import agreement_table, intersections
+from kn_attrib.evaluation.report.answer import Answer
+from kn_attrib.evaluation.report.answer_figure import answer_figure, answer_text
 from kn_attrib.evaluation.report.comparison_rows import ComparisonRows, rows_with
 from kn_attrib.evaluation.report.curves import areas
-from kn_attrib.evaluation.report.figures import CAPTIONS, figures_of
-from kn_attrib.evaluation.report.leaderboard import leaderboard_text
+from kn_attrib.evaluation.report.figures import CAPTIONS, alt_text, figures_of
+from kn_attrib.evaluation.report.leaderboard import BEYOND, leaderboard_text
 from kn_attrib.evaluation.report.questions import answers
 from kn_attrib.evaluation.vocabulary import DROPOUT, EVERYWHERE, HEADLINE, REASONS, WHOLE_FFN
 from kn_attrib.store import write_text
 
 SHOWN = 12
 """Most neurons of a fact that are named."""
+DRILLED = 60
+"""Most facts that the page shows one by one; the rows hold all. Up to as many are listed on paper, too."""
 
 
 def write_report(comparison: ComparisonRows, path: Path, figures: Mapping[str, Figure]) -> Path:
@@ -39,7 +43,7 @@ def write_report(comparison: ComparisonRows, path: Path, figures: Mapping[str, F
     html = template.render(
         comparison=comparison,
         manifest=comparison.manifest,
-        answers=answers(comparison),
+        answers=_charted(answers(comparison)),
         tables=[
             (title, comparison.table(name), comparison.table(name, metric="delta_logprob"))
             for name, title in titles.items()
@@ -49,22 +53,41 @@ def write_report(comparison: ComparisonRows, path: Path, figures: Mapping[str, F
         agreements=_agreements(comparison),
         areas=_areas(comparison),
         budgets=budgets,
-        leaderboard=leaderboard_text(comparison) if budgets and first == "suppress" else None,
+        leaderboard=_boards(comparison) if budgets and first == "suppress" else None,
         other_metrics=_other_metrics(comparison),
         figures=_drawn(comparison, figures),
         status=_status(comparison.facts),
         used=comparison.facts[comparison.facts.status == "used"].to_dict("records"),
         drilled=drill_down(comparison),
+        few=DRILLED,
     )
     write_text(path, html)
     return path
+
+
+def _charted(found: list[Answer]) -> list[tuple[Answer, Markup | None]]:
+    """Each answer with the chart of its numbers, if it has any."""
+    return [
+        (each, svg(answer_figure(each), f"chart-{i}", answer_text(each)) if each.panels else None)
+        for i, each in enumerate(found, 1)
+    ]
+
+
+def _boards(comparison: ComparisonRows) -> list[tuple[str, pd.DataFrame]]:
+    """The leaderboard with captions, in two tables: one with both numbers of each budget would be too wide."""
+    board = leaderboard_text(comparison)
+    beyond = [str(column) for column in board if str(column).endswith(BEYOND)]
+    found = [("Cost, and relative change of p(answer) in % at equal budgets", board.drop(columns=beyond))]
+    if beyond:
+        found.append(("Specificity at equal budgets, in nats", board[beyond]))
+    return found
 
 
 def _drawn(comparison: ComparisonRows, figures: Mapping[str, Figure]) -> list[tuple[str, str, Markup]]:
     """Name, caption and image of each figure."""
     found = []
     for name, draw in figures_of(comparison).items():
-        image = svg(figures.get(name) or draw(), name)
+        image = svg(figures.get(name) or draw(), name, alt_text(name))
         found.append((name, CAPTIONS.get(name, CAPTIONS[""]), image))
     return found
 
@@ -131,7 +154,10 @@ def _intervals(frame: pd.DataFrame, percent: bool) -> list[str]:
 
 
 def drill_down(comparison: ComparisonRows) -> dict[str, pd.DataFrame]:
-    """Fact -> methods × (refined neurons, and what suppressing them does to each group), as text."""
+    """Fact -> methods × (refined neurons, and what suppressing them does to each group), as text.
+
+    Of more than `DRILLED` facts those that change most and those that change least, on average over methods.
+    """
     rows = rows_with(
         comparison.rows,
         selection="refined",
@@ -140,7 +166,11 @@ def drill_down(comparison: ComparisonRows) -> dict[str, pd.DataFrame]:
         metric=HEADLINE,
     )
     rows = rows[rows.method.isin(comparison.methods)]
+    change = rows[rows.group == "target"].groupby("fact", sort=False).value.mean().sort_values(kind="stable").index
+    if len(change) > DRILLED:
+        rows = rows[rows.fact.isin([*change[: DRILLED // 2], *change[-DRILLED // 2 :]])]
     refined = rows_with(comparison.neurons, selection="refined")
+    refined = refined[refined.fact.isin(rows.fact.unique())]
     names = {key: _listed(part) for key, part in refined.groupby(["fact", "method"])}
     found = {}
     for fact, part in rows.groupby("fact", sort=False):

@@ -10,12 +10,15 @@ from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
+from markupsafe import escape
 
 from kn_attrib import FactSet, NeuronModel, compare
+from kn_attrib.cli.publish import publish
 from kn_attrib.errors import ConfigError
-from kn_attrib.evaluation import Comparison
+from kn_attrib.evaluation import Comparison, answers
 from kn_attrib.evaluation.records.pages import save_figures, svg
 from kn_attrib.evaluation.records.style import new_figure
+from kn_attrib.evaluation.report.bars import far_groups
 from kn_attrib.evaluation.report.figures import FIGURES
 
 
@@ -60,10 +63,77 @@ def test_report_is_self_contained(comparison: Comparison, tmp_path: Path) -> Non
     assert html.count("<script") == 1
     assert not re.search(r"@import|url\((?!#)|fetch\(", html)
     assert not re.search(r'(?:src|href)="(?!#)', html)
-    assert html.count("<svg") == len(FIGURES) + 2
+    charts = [answer for answer in answers(comparison) if answer.panels]
+    assert len(charts) >= 3
+    assert html.count("<svg") == len(FIGURES) + 2 + len(charts)
     assert "Silencing all feed-forward neurons" in html
-    assert str(comparison.table().loc["integrated_gradients", "target"]) in html
+    mean, interval = str(comparison.table().loc["integrated_gradients", "target"]).split(" [")
+    assert f"<td>{mean} <br><small>[{interval}</small></td>" in html
     assert len(set(re.findall(r'\bid="([^"]+)"', html))) == len(re.findall(r'\bid="', html))
+
+
+def test_answers_come_first_short_then_drawn_then_in_full(comparison: Comparison, tmp_path: Path) -> None:
+    html = comparison.report(tmp_path / "report.html").read_text(encoding="utf-8")
+    place = 0
+    for i, answer in enumerate(answers(comparison), 1):
+        # Lines may be the same for several questions, so each is looked for behind what came before it.
+        place = html.index(f"<h3>{escape(answer.question)}</h3>", place)
+        place = html.index(f"<strong>{escape(answer.short)}</strong>", place)
+        place = html.index(f'<figure id="answer-{i}">', place) if answer.panels else place
+        place = html.index(f"<p>{escape(answer.answer)}</p>", place)
+    assert 0 < place < html.index("<table>")
+    assert html.count('<section class="answer" data-verdict="unknown">') == sum(
+        answer.verdict == "unknown" for answer in answers(comparison)
+    )
+
+
+def test_the_terminal_says_the_short_line_first(
+    comparison: Comparison, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(comparison, tmp_path)
+    printed = capsys.readouterr().out
+    assert len(answers(comparison)) == 5
+    for answer in answers(comparison):
+        assert f"{answer.question}\n  {answer.short}\n    {answer.answer}\n" in printed
+
+
+def group_rows(**groups: tuple[float, float, float]) -> pd.DataFrame:
+    rows: pd.DataFrame = pd.DataFrame(
+        [{"group": group, "mean": mean, "low": low, "high": high} for group, (mean, low, high) in groups.items()]
+    )
+    return rows
+
+
+TARGET = (-0.5, -0.6, -0.4)
+
+
+@pytest.mark.parametrize(
+    ("groups", "far"),
+    [
+        ({"target": TARGET, "plain_text": (0.07, -0.06, 0.3)}, ["plain_text"]),
+        ({"target": TARGET, "plain_text": (0.07, -0.06, 0.1)}, []),  # would widen the axis by a sixth
+        ({"target": TARGET, "plain_text": (0.5, 0.45, 0.55)}, []),  # far, but its bar is what is to be seen
+        ({"target": (0.1, -3.0, 5.0), "plain_text": (0.0, 0.0, 0.0)}, []),  # the facts are what the others refer to
+        (
+            {"target": TARGET, "same_object": (0.1, -0.1, 0.9), "plain_text": (1.0, -2.0, 9.0)},
+            ["same_object", "plain_text"],
+        ),
+        ({"plain_text": (0.1, -1.0, 2.0)}, []),  # alone there is nothing that it dwarfs
+    ],
+)
+def test_groups_that_dwarf_the_others_stand_apart(
+    groups: dict[str, tuple[float, float, float]], far: list[str]
+) -> None:
+    assert far_groups(group_rows(**groups)) == far
+
+
+def test_an_axis_of_its_own_is_said(comparison: Comparison) -> None:
+    rows = comparison.rows.copy()
+    plain = (rows.group == "plain_text") & (rows.metric == "relative_change")
+    # One fact of many explodes, as where a word was hardly expected.
+    rows.loc[plain, "value"] = (rows[plain].fact == rows.fact.iloc[0]).map({True: 50.0, False: -10.0})
+    titles = [axes.get_title() for axes in replace(comparison, rows=rows).plot("suppress").axes]
+    assert titles == ["Each method's refined neurons: suppress", "plain words:\nan axis of its own"]
 
 
 def test_report_escapes_what_users_name(comparison: Comparison, tmp_path: Path) -> None:
