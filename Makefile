@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEPENDENCIES := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: demo test bench lint types zoo clean
+.PHONY: demo test docs bench lint types zoo clean
 
 demo: .venv/installed
 	$(BIN)/kn-attrib compare --max-prompts 6 --out runs/demo --overwrite
@@ -12,6 +12,9 @@ demo: .venv/installed
 test: .venv/installed-test lint types
 	$(BIN)/python -m pytest -n 2
 	$(BIN)/python -m pytest --doctest-modules --pyargs kn_attrib -p no:cacheprovider
+
+docs: .venv/installed-test
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs build/docs
 
 bench: .venv/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed.py

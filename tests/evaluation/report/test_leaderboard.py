@@ -38,8 +38,23 @@ def comparison() -> Comparison:
         {"method": m, "name": m, "params": {}, "seconds": 6.0, "forwards": 30, "backwards": 12, "prompts": 6}
         for m in ("activation", "ablation", "greedy_ablation")
     ]
-    manifest = {"methods": methods, "settings": {"seed": 0}, "model": {"name": "m"}}
-    return Comparison(pd.DataFrame(rows), pd.DataFrame(), pd.DataFrame(), manifest)
+    manifest = {
+        "methods": methods, "settings": {"seed": 0}, "model": {"name": "m"}, "facts": {}, "complete": True, "seconds": 1
+    }  # fmt: skip
+    facts = pd.DataFrame({"fact": [], "relation": [], "status": [], "prompts": [], "held_out": []})
+    neurons = pd.DataFrame({"method": [], "selection": [], "fact": [], "relation": [], "layer": [], "neuron": []})
+    return Comparison(pd.DataFrame(rows), facts, neurons, manifest)
+
+
+def with_others(comparison: Comparison) -> Comparison:
+    """The same, with facts of other relations asked too."""
+    rows = [
+        record("ablation", fact, value, group=group, metric="delta_logprob")
+        for fact, own in (("a1", -2.0), ("a2", -1.0), ("b1", -3.0))
+        for group, value in (("target", own), ("other_relation", -0.5))
+    ]
+    rows += [record("ablation", fact, -0.1, group="other_relation") for fact in ("a1", "a2", "b1")]
+    return replace(comparison, rows=pd.concat([comparison.rows, pd.DataFrame(rows)]))
 
 
 def test_means_are_over_relations_and_costs_per_prompt(comparison: Comparison) -> None:
@@ -68,20 +83,14 @@ def test_without_the_search_there_are_no_shares(comparison: Comparison) -> None:
 
 def test_specificity_is_in_nats_beyond_other_relations(comparison: Comparison) -> None:
     assert not [c for c in leaderboard(comparison).columns if "beyond" in c]  # nobody asked others
-    logs = {"metric": "delta_logprob"}
-    rows = []
-    for fact, own, other in (("a1", -2.0, -0.5), ("a2", -1.0, -0.5), ("b1", -3.0, 0.0)):
-        for group, value in (("target", own), ("other_relation", other)):
-            rows.append(record("ablation", fact, value, group=group, **logs))
-        rows.append(record("ablation", fact, -0.1, group="other_relation"))
-    asked = replace(comparison, rows=pd.concat([comparison.rows, pd.DataFrame(rows)]))
+    asked = with_others(comparison)
     table: Any = leaderboard(asked)
     assert table.loc["ablation", "k=5 beyond others"] == pytest.approx(
-        (1.0 + 3.0) / 2
-    )  # relations: (1.5 + 0.5) / 2 and 3
+        (1.0 + 2.5) / 2
+    )  # relations: (1.5 + 0.5) / 2 and 2.5
     assert pd.isna(table.loc["activation", "k=5 beyond others"])
     text: Any = leaderboard_text(asked)
-    assert text.loc["ablation", "k=5 beyond others"].startswith("+2.00 [")
+    assert text.loc["ablation", "k=5 beyond others"].startswith("+1.75 [")
     assert text.loc["activation", "k=5 beyond others"] == "–"
 
 
@@ -111,8 +120,9 @@ def test_a_page_has_a_section_per_comparison(comparison: Comparison, tmp_path: P
 
 
 def test_the_published_page_is_of_this_form(comparison: Comparison) -> None:
-    other = comparison.rows[comparison.rows.selection == "k=5"].assign(selection="k=20")
-    both = replace(comparison, rows=pd.concat([comparison.rows, other]))
+    asked = with_others(comparison)
+    other = asked.rows[asked.rows.selection == "k=5"].assign(selection="k=20")
+    both = replace(asked, rows=pd.concat([asked.rows, other]))
     published = (Path(__file__).parents[3] / "docs" / "leaderboard.md").read_text(encoding="utf-8")
     sections = re.findall(
         r"^## zoo:\S+\n\nSilencing [^\n]+\n\n(\|[^\n]+\n\|[-|]+\n)(?:\| `[^\n]+\|\n)+", published, re.M
