@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import is_dataclass
+from typing import Any
 
 import torch
 
@@ -73,7 +75,9 @@ def guarded(
 
 def is_own(scorer: Scorer) -> bool:
     """Whether a method, and any that its parameters name, is the package's own."""
-    named = [value for value in scorer.params().values() if isinstance(value, str | Scorer)]
+    # A class that is no dataclass has no parameters, and is not the package's own.
+    params: dict[str, Any] = scorer.params() if is_dataclass(scorer) else {}
+    named = [value for value in params.values() if isinstance(value, str | Scorer)]
     classes = [type(scorer)]
     for value in named:
         cls = type(value) if isinstance(value, Scorer) else registered(value)

@@ -180,38 +180,38 @@ class _Work:
         sums = torch.einsum("k,pkc->pc", boole, self.values) * width
         return sums, torch.einsum("k,pkc->pc", boole - simpson, self.values) * width
 
-    def _steadiness(self, distances: Tensor) -> Tensor:
-        """Share of each panel's distance that its result is off by.
-
-        Where a row is still one panel and its rules, of one, three and five nodes, come closer and closer, Boole's is
-        far better than Simpson's, which it is compared with. On parts of a path that had to be cut this is not so.
-        """
-        whole = self.width == 1
-        begin, _, middle, _, last = self.values.unbind(1)
-        before = ((begin - 2 * middle + last) / 6).norm(dim=1)
-        shares = (STEADY * distances.norm(dim=1) / before).nan_to_num(1.0).clamp(LEAST, 1.0)
-        return torch.where(whole, shares, torch.ones_like(shares))
-
     def _totals(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Integral and error of each row, and the error of each panel."""
+        """Integral of each row, the distance of two rules' results, and that distance for each panel."""
         sums, off = torch.zeros_like(self.first[:, 0]), torch.zeros_like(self.first[:, 0])
         three = self.has_three
         begin, middle, last = self.first[three].unbind(1)
         sums[three] = (begin + 4 * middle + last) / 6
         off[three] = (begin - 2 * middle + last) / 6
         parts, distances = self._panels()
-        distances *= self._steadiness(distances)[:, None]
         sums, off = sums.index_add(0, self.rows, parts), off.index_add(0, self.rows, distances)
         return sums, off.norm(dim=1), distances.norm(dim=1)
 
+    def _steady(self, distances: Tensor, gaps: Tensor) -> Tensor:
+        """What rows of five nodes are off by, given how far their rules are apart, and all others as they are.
+
+        Where the rules of one, three and five nodes come closer and closer, Boole's is far better than Simpson's, which
+        it is compared with; unless the gap says otherwise. On parts of a path that had to be cut this is not so.
+        """
+        whole = torch.zeros_like(self.has_three)
+        whole[self.rows[self.width == 1]] = True
+        begin, middle, last = self.first.unbind(1)
+        before = ((begin - 2 * middle + last) / 6).norm(dim=1)
+        shares = (STEADY * distances / before).nan_to_num(1.0).clamp(LEAST, 1.0)
+        return torch.where(whole, torch.maximum(shares * distances, torch.minimum(distances, gaps)), distances)
+
     def _judged(self, tolerance: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Integrals, errors, the largest errors that are allowed, and the error of each panel."""
-        sums, errors, of_panels = self._totals()
+        """Integrals, errors, the largest errors that are allowed, and the distance of each panel."""
+        sums, distances, of_panels = self._totals()
         lengths = sums.norm(dim=1)
         longest = lengths.new_zeros(int(self.groups.max()) + 1)
         longest = longest.scatter_reduce(0, self.groups, lengths, "amax")[self.groups]
-        gap = (sums.sum(1) - self.difference).abs() / math.sqrt(sums.shape[1])
-        errors = torch.maximum(errors, gap)
+        gaps = (sums.sum(1) - self.difference).abs()
+        errors = torch.maximum(self._steady(distances, gaps), gaps / math.sqrt(sums.shape[1]))
         # Below this the values are themselves rounding errors, and no number of nodes brings the gap down.
         noise = 8 * torch.finfo(sums.dtype).eps * longest
         return sums, errors, tolerance * longest + noise, of_panels
