@@ -74,7 +74,7 @@ def skeleton(text: str) -> tuple[str, list[str]]:
     return re.sub(r"\s+", " ", NUMBER.sub("#", text)).strip(), NUMBER.findall(text)
 
 
-def same_output(printed: str, expected: str, tolerance: float = 0.03) -> bool:
+def same_output(printed: str, expected: str, tolerance: float = 0.05) -> bool:
     """Whether two outputs say the same: words and whole numbers to the letter, decimals up to rounding."""
     words, numbers = skeleton(printed)
     expected_words, expected_numbers = skeleton(expected)
@@ -87,8 +87,8 @@ def _close(one: str, other: str, tolerance: float) -> bool:
     if "." not in other:
         return one == other
     values = [float(number.replace("−", "-")) for number in (one, other)]
-    # One unit of the last digit that is shown, or a small share: matrix products differ between machines.
-    unit = 1.01 * 10.0 ** -len(other.split(".")[1])
+    # Two units of the last digit that is shown, or a small share: matrix products differ between machines.
+    unit = 2.01 * 10.0 ** -len(other.split(".")[1])
     return abs(values[0] - values[1]) <= max(unit, tolerance * abs(values[1]))
 
 
