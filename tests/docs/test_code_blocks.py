@@ -205,3 +205,19 @@ def test_nothing_is_collected_from_nowhere() -> None:
     assert len(python) >= 35
     assert len(said) >= 20
     assert len(commands()) >= 30
+
+
+@pytest.mark.parametrize(
+    ("printed", "same"),
+    [
+        ("p: 0.75 of 17 facts", True),
+        ("p:  0.77\nof 17 facts", True),
+        ("p: 0.80 of 17 facts", False),
+        ("p: −0.75 of 17 facts", False),
+        ("p: 0.75 of 18 facts", False),
+        ("p: 0.75 of 17 prompts", False),
+        ("p: 0.75 of 17 facts, 3 left out", False),
+    ],
+)
+def test_outputs_are_the_same_but_for_their_last_digits(printed: str, same: bool) -> None:
+    assert same_output(printed, "p: 0.75 of 17 facts\n") is same
