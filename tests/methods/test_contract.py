@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import FrozenInstanceError
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
+from interrupting import state_of
 from kn_attrib import NeuronModel, get_method, list_methods, score
 from kn_attrib.facts.facts import FactSet
 from kn_attrib.scoring.score import checked, fit
@@ -91,16 +90,3 @@ def _raises_unless_static(name: str) -> Any:
 
     # random never runs the model, so a broken head cannot reach it.
     return nullcontext() if name == "random" else pytest.raises(RuntimeError, match="the head fails")
-
-
-def state_of(model: NeuronModel) -> tuple[Any, ...]:
-    """Weights, flags and hooks of the wrapped model, and the random numbers and settings of the process."""
-    from kn_attrib.models.neuron_model import digest_of
-
-    modules = list(model.model.modules())
-    hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in modules)
-    flags = tuple(m.training for m in modules), tuple(p.requires_grad for p in model.model.parameters())
-    gradients = all(p.grad is None for p in model.model.parameters())
-    numpy = np.random.get_state(legacy=False)  # noqa: NPY002
-    drawn = torch.get_rng_state().tolist(), numpy["state"]["pos"], numpy["state"]["key"].tolist(), random.getstate()
-    return digest_of(model.model), hooks, flags, gradients, drawn, torch.is_grad_enabled(), torch.get_default_dtype()
