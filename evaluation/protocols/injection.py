@@ -19,6 +19,7 @@ from kn_attrib.evaluation.protocols.rankings import recall, share_of, top_of_lay
 from kn_attrib.evaluation.protocols.result import ProtocolResult
 from kn_attrib.evaluation.protocols.tables import injection_tables
 from kn_attrib.evaluation.records.pages import CaptionedFigure
+from kn_attrib.evaluation.records.style import figure_of
 from kn_attrib.evaluation.records.text import TitledTable
 from kn_attrib.facts.facts import Fact, FactSet
 from kn_attrib.facts.prompts import Prompt
@@ -256,7 +257,7 @@ class InjectionProtocol(Experiment[InjectionSettings, Case, ProtocolResult]):
             return {}
         what = "Share of the neurons injected into that a method ranks among each layer's top k %: mean over facts."
         caption = f"{what} Broken lines: what a random ranking finds on average. {INTERVALS}"
-        return {"recall": CaptionedFigure(recall_by_method(result), caption)}
+        return {"recall": CaptionedFigure(figure_of(recall_by_method(result)), caption)}
 
     def result(self, rows: Rows, manifest: dict[str, Any]) -> ProtocolResult:
         """Rows, facts with what was injected, and neurons."""

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kn_attrib.errors import ConfigError, unknown
+from kn_attrib.evaluation.records.style import canvas_for
 from kn_attrib.evaluation.report.comparison_rows import ComparisonRows
 from kn_attrib.evaluation.report.figures import figures_of
 from kn_attrib.evaluation.report.leaderboard import leaderboard
@@ -33,18 +35,27 @@ class Comparison(ComparisonRows):
         """Methods at equal budgets: cost, suppression, and share of what direct search reaches (see `leaderboard`)."""
         return leaderboard(self)
 
-    def plot(self, kind: str = "suppress") -> Figure:
+    def plot(self, kind: str = "suppress", ax: Axes | None = None) -> Axes:
         """One figure: an intervention's name, ``"budgets"``, ``"specificity"``, ``"controls"``, ``"layers"``
         or ``"overlap"``.
 
+        Parameters
+        ----------
+        ax : Matplotlib ``Axes`` to draw on, in the style that is set; default those of a new figure, in the package's.
+
+        Returns
+        -------
+        The ``Axes`` drawn on. A new figure of an intervention may have further panels beside it: groups whose
+        intervals dwarf all others' (``ax.figure.axes``); in axes that are given all groups share one.
+
         Raises
         ------
-        ConfigError : unknown figure.
+        ConfigError : unknown figure, or ``ax`` is something else.
         """
         known = figures_of(self)
         if kind not in known:
             raise ConfigError(unknown("figure", kind, known))
-        return known[kind]()
+        return known[kind](canvas=canvas_for(ax))
 
     def report(self, path: str | Path, figures: Mapping[str, Figure] | None = None) -> Path:
         """Write a self-contained HTML report; returns its path.
