@@ -69,7 +69,7 @@ def _panels(
     with canvas.panels(len(ratios), 1.8 + 4.2 * len(ratios), 1.7 + 0.5 * len(methods), sharey=True) as panels:
         for axes, ratio in zip(panels, ratios, strict=True):
             draw(axes, ratio, found[found.ratio == ratio])
-        canvas.legend(panels[-1], handles_of(panels), "lower center", ncols=6)
+        canvas.legend(panels[-1], handles_of(panels), "outside lower center", ncols=6)
     return panels
 
 

@@ -29,6 +29,8 @@ from kn_attrib.neurons import Neuron, NeuronSet
 from kn_attrib.randomness import numpy_generator
 
 Information = Literal["counterfactual", "unknown"]
+TRIED = {"reached": "boolean", **dict.fromkeys(("prompts", "steps", "n_truth", "n_changed", "n_speaking"), "Int64")}
+"""Types of the columns that only facts that were tried have values in."""
 METHODS = ("hard_concrete", "slimming", "ablation", "integrated_gradients", "activation_norm", "activation", "random")
 SHARES = (0.01, 0.02, 0.05)
 SMALL_SHARES = (0.001, 0.002, 0.005)
@@ -262,7 +264,9 @@ class InjectionProtocol(Experiment[InjectionSettings, Case, ProtocolResult]):
     def result(self, rows: Rows, manifest: dict[str, Any]) -> ProtocolResult:
         """Rows, facts with what was injected, and neurons."""
         asked = self.selection.to_frame().drop(columns=["p_prompts", "p_held_out", "prompts"])
-        facts = asked.merge(pd.DataFrame(rows["facts"]), on="fact", how="left")
+        # Types that have missing values: what was not tried has nothing there.
+        tried = pd.DataFrame(rows["facts"]).astype(TRIED)
+        facts = asked.merge(tried, on="fact", how="left")
         frame = self.rows_frame(rows, "n_predicted", "n_truth", "chance")
         return ProtocolResult(frame, facts, pd.DataFrame(rows["neurons"]), manifest)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -20,6 +20,8 @@ from kn_attrib.errors import ConfigError
 
 Panels = NDArray[np.object_]
 """Matplotlib ``Axes``, one for each panel of a figure, in a NumPy array as `pyplot.subplots` returns them."""
+
+Outside = Literal["outside right center", "outside lower center"]
 
 
 @contextmanager
@@ -84,20 +86,19 @@ class Canvas:
             figure = self.make(figsize=(width, height), layout="constrained")
             yield figure.subplots(*((1, n) if columns else (n, 1)), squeeze=False, **layout).ravel()
 
-    def legend(self, axes: Axes, handles: Mapping[str, Artist], outside: str, ncols: int = 1) -> None:
+    def legend(self, axes: Axes, handles: Mapping[str, Artist], outside: Outside, ncols: int = 1) -> None:
         """The legend of a figure: beside the panels of a new one, within the axes that are given.
 
         Parameters
         ----------
         axes : the panel that holds it, where axes are given.
         handles : by label.
-        outside : its place in a new figure, such as ``"right center"``.
+        outside : its place in a new figure.
         """
         if self.given is not None:
             axes.legend(handles.values(), handles.keys())
             return
-        place = f"outside {outside}"
-        figure_of(axes).legend(handles.values(), handles.keys(), loc=place, ncols=ncols, frameon=False)
+        figure_of(axes).legend(handles.values(), handles.keys(), loc=outside, ncols=ncols, frameon=False)
 
 
 OFF_SCREEN = Canvas()

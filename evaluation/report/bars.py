@@ -47,7 +47,7 @@ def bars(comparison: ComparisonRows, intervention: str, *, canvas: Canvas = OFF_
             axes.set_title(f"{GROUP_NAMES[group]}:\nan axis of its own")
         shown = [group for group in GROUP_NAMES if group in set(data.group)]
         patches = {GROUP_NAMES[group]: Patch(color=GROUP_COLOURS[group]) for group in shown}
-        canvas.legend(panels[0], patches, "lower center", ncols=4)
+        canvas.legend(panels[0], patches, "outside lower center", ncols=4)
     first: Axes = panels[0]
     return first
 

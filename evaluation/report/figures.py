@@ -78,7 +78,7 @@ def budgets(comparison: ComparisonRows, *, canvas: Canvas = OFF_SCREEN) -> Axes:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_title(f"Equally many neurons of each method: {intervention.replace('_', ' ')}")
         axes.set(xlabel="neurons (top k)", ylabel="relative change of p(answer)")
-        canvas.legend(axes, handles_of([axes]), "right center")
+        canvas.legend(axes, handles_of([axes]), "outside right center")
     return axes
 
 
@@ -112,7 +112,7 @@ def plane(comparison: ComparisonRows, *, canvas: Canvas = OFF_SCREEN) -> Axes:
             xlabel="relative change of p(answer), the fact itself",
             ylabel="nats lost beyond facts of other relations",
         )
-        canvas.legend(axes, handles_of([axes]), "right center")
+        canvas.legend(axes, handles_of([axes]), "outside right center")
     return axes
 
 

@@ -37,5 +37,5 @@ def main_effects(effects: pd.DataFrame, canvas: Canvas = OFF_SCREEN) -> Panels:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
             axes.set(xlabel=name, ylabel="relative change of p(answer)" if axes is panels[0] else "")
         # A method that one factor does not concern is missing from that factor's panel.
-        canvas.legend(panels[-1], handles_of(panels), "lower center", ncols=3)
+        canvas.legend(panels[-1], handles_of(panels), "outside lower center", ncols=3)
     return panels
