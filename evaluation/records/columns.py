@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal, NamedTuple
 
 Kind = Literal["text", "integer", "number", "truth"]
@@ -32,6 +33,10 @@ class Table(NamedTuple):
 
     title: str
     columns: tuple[Column, ...]
+
+    def without(self, names: Collection[str]) -> Table:
+        """The table that is left without some columns."""
+        return self._replace(columns=tuple(each for each in self.columns if each.name not in names))
 
     def markdown(self) -> str:
         """Its columns as a table of Markdown."""

@@ -88,7 +88,7 @@ def test_without_axes_there_is_a_new_figure_of_pyplot(plots: dict[str, Plot], na
     assert isinstance(drawn, np.ndarray if name in ("grid", "inj", "del") else Axes)
     axes = np.ravel(np.array(drawn, dtype=object))
     assert len(axes) == PANELS[name]
-    assert figure_of(drawn).number == plt.gcf().number != mine.number  # type: ignore[attr-defined]
+    assert figure_of(drawn).number == plt.gcf().number != mine.number
     assert len(plt.get_fignums()) == 2
     assert mine.axes == []
 
@@ -115,7 +115,7 @@ def test_groups_that_have_a_panel_of_their_own_share_the_given_axes(comparison: 
     figure = Figure()
     axes = bars(wild, "suppress", canvas=Canvas(figure.subplots()))
     assert figure.axes == [axes]
-    drawn = {round(float(patch.get_width()), 3) for patch in axes.patches}  # type: ignore[attr-defined]
+    drawn = {round(float(patch.get_width()), 3) for patch in axes.patches}
     expected = wild.cell(intervention="suppress", selection="refined", group="plain_text", method="random")["mean"]
     assert round(float(expected.iloc[0]), 3) in drawn
 

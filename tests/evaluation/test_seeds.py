@@ -82,7 +82,7 @@ def test_what_is_drawn_depends_on_the_seed_alone(
     assert states() == before
     torch.rand(1)
     random.random()  # another state of the global numbers
-    again, also = draw(model, facts, np.int64(3))  # type: ignore[arg-type]  # an integer as NumPy has it
+    again, also = draw(model, facts, np.int64(3))  # an integer as NumPy has it
     pd.testing.assert_frame_equal(first, again)
     other, otherwise = draw(model, facts, 4)
     assert not first.equals(other)
