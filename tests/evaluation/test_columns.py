@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -24,7 +25,7 @@ from kn_attrib.evaluation.report.specificity import specificity
 from small_results import small_benchmark, small_comparison, small_deletion, small_grid, small_injection
 from synthetic_comparison import BASE, synthetic
 
-KINDS: dict[str, Callable[[object], bool]] = {
+KINDS: dict[str, Callable[[Any], bool]] = {
     "text": types.is_string_dtype,
     "integer": types.is_integer_dtype,
     "number": types.is_float_dtype,

@@ -115,7 +115,7 @@ def test_groups_that_have_a_panel_of_their_own_share_the_given_axes(comparison: 
     figure = Figure()
     axes = bars(wild, "suppress", canvas=Canvas(figure.subplots()))
     assert figure.axes == [axes]
-    drawn = {round(float(patch.get_width()), 3) for patch in axes.patches}
+    drawn = {round(float(patch.get_width()), 3) for patch in axes.patches}  # type: ignore[attr-defined]
     expected = wild.cell(intervention="suppress", selection="refined", group="plain_text", method="random")["mean"]
     assert round(float(expected.iloc[0]), 3) in drawn
 
