@@ -29,6 +29,7 @@ def heat_map(table: pd.DataFrame, metric: str, canvas: Canvas = OFF_SCREEN) -> A
             cbar=False,
             linewidths=0.5,
         )
+        axes.tick_params(axis="y", rotation=0)  # seaborn turns them where rows are narrow
         axes.set(title=f"Planted neurons found: {metric.replace('_', ' ')}", xlabel="", ylabel="")
         axes.set_xticklabels([str(c).replace("_", " ") for c in table.columns], rotation=40, ha="right")
     return axes

@@ -51,6 +51,7 @@ def layers(comparison: ComparisonRows, *, canvas: Canvas = OFF_SCREEN) -> Axes:
 def _heat_map(axes: Axes, table: pd.DataFrame, **options: Any) -> None:
     """A heat map of numbers up to 1."""
     sns.heatmap(table, vmax=1, ax=axes, cbar=False, linewidths=0.5, **options)
+    axes.tick_params(axis="y", rotation=0)  # seaborn turns them where rows are narrow
 
 
 def _slant(axes: Axes, degrees: int) -> None:
