@@ -19,6 +19,7 @@ from kn_attrib.evaluation.protocols.deletion import run_deletion
 from kn_attrib.evaluation.protocols.injection import run_injection
 from kn_attrib.evaluation.protocols.result import ProtocolResult
 from kn_attrib.evaluation.report.comparison import Comparison
+from kn_attrib.evaluation.report.export import leaderboard_schema
 from kn_attrib.evaluation.report.grid import Grid
 from kn_attrib.evaluation.report.questions import Answer, answers
 
@@ -41,6 +42,7 @@ __all__ = [
     "benchmark",
     "compare",
     "compare_grid",
+    "leaderboard_schema",
     "parameter_randomisation",
     "perplexity",
     "plant",

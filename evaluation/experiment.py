@@ -33,6 +33,7 @@ from kn_attrib.facts.prompts import Prompt
 from kn_attrib.models.cost import spending
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.models.torch_defaults import torch_defaults
+from kn_attrib.randomness import checked_seed
 from kn_attrib.scoring.method_specs import Method, labelled, make_method
 from kn_attrib.scoring.neuron_scores import NeuronScores
 from kn_attrib.scoring.score import fit, score_prompts
@@ -75,6 +76,9 @@ class ExperimentSettings:
     max_prompts: Annotated[int | None, Option("Most prompts per fact; 0 for all.", least=0)] = None
     known_share: float = 0.5
     seed: Annotated[int, Option("Seed of everything random.")] = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", checked_seed(self.seed))
 
     def check(self, model: NeuronModel) -> None:
         """Raise ConfigError on a setting that is out of range for the model."""

@@ -9,31 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from jinja2 import Environment, StrictUndefined
-
+from kn_attrib.display import counted, html_table
 from kn_attrib.errors import NeuronError
 
 NAMED = 20
 """Most neurons of a layer that a notebook names."""
-
-# The facts' tables (kn_attrib.facts.display) are out of reach for a room below them.
-_BY_LAYER = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(
-    """\
-<table>
-<caption style="text-align: left; white-space: nowrap">{{ caption }}</caption>
-{% if layers %}
-<thead><tr><th scope="col">layer</th><th scope="col">number</th>\
-<th scope="col" style="text-align: left">neurons</th></tr></thead>
-{% endif %}
-<tbody>
-{% for layer, names in layers.items() %}
-<tr><th scope="row">{{ layer }}</th><td>{{ names | length }}</td>\
-<td style="text-align: left">{{ names[:most] | join(", ") }}{% if names | length > most %}, …{% endif %}</td></tr>
-{% endfor %}
-</tbody>
-</table>
-"""
-)
 
 
 class Neuron(NamedTuple):
@@ -99,9 +79,9 @@ class NeuronSet:
         layers: dict[int, list[int]] = {}
         for neuron in self.neurons:
             layers.setdefault(neuron.layer, []).append(neuron.index)
-        n, of = len(self), len(layers)
-        caption = f"{n} neuron{'s' * (n != 1)} in {of} layer{'s' * (of != 1)}" if n else "no neurons"
-        return _BY_LAYER.render(caption=caption, layers=layers, most=NAMED)
+        caption = f"{counted(len(self), 'neuron')} in {counted(len(layers), 'layer')}" if layers else "no neurons"
+        rows = [(layer, len(names), _listed(names)) for layer, names in layers.items()]
+        return html_table(caption, rows, ("layer", "number", "neurons"), left=(2,))
 
     @property
     def layers(self) -> Counter[int]:
@@ -138,6 +118,11 @@ class NeuronSet:
             raise NeuronError(
                 f"{path}: not a neuron set ({error!r}); expected {{'neurons': [[layer, index], …]}}."
             ) from error
+
+
+def _listed(names: list[int]) -> str:
+    """The first few of a layer."""
+    return ", ".join(map(str, names[:NAMED])) + (", …" if len(names) > NAMED else "")
 
 
 def _neuron(pair: tuple[int, int]) -> Neuron:

@@ -14,6 +14,7 @@ from kn_attrib.facts.facts import Fact
 from kn_attrib.facts.loading import load_facts
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.models.torch_defaults import torch_defaults
+from kn_attrib.randomness import checked_seed
 from kn_attrib.scoring.method_specs import Method, labelled, make_method
 from kn_attrib.scoring.scorer import Scorer
 
@@ -119,7 +120,7 @@ def compare(
         max_prompts=max_prompts,
         known_share=known_share,
         keep=tuple(keep),
-        seed=seed,
+        seed=checked_seed(seed),
         max_rows=max_rows,
         normalised=normalised,
         contrast_facts=contrast_facts,

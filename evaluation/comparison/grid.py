@@ -24,6 +24,7 @@ from kn_attrib.facts.facts import Fact, FactSet
 from kn_attrib.facts.loading import load_facts
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.models.torch_defaults import torch_defaults
+from kn_attrib.randomness import checked_seed
 from kn_attrib.scoring.method_specs import Method, make_method
 from kn_attrib.scoring.registry import make_scorer, with_params
 from kn_attrib.store import read_json
@@ -105,6 +106,8 @@ def compare_grid(
     for factor in factors:
         if "." in factor.name and factor.name.split(".")[0] not in labels:
             raise ConfigError(unknown("method in --grid", factor.name.split(".")[0], labels))
+    if "seed" in settings:
+        settings["seed"] = checked_seed(settings["seed"])
     given = load_facts(facts)
     identity = _identity(model, given, methods, factors, settings)
     journal = _opened(folder, overwrite, identity)

@@ -16,6 +16,7 @@ from kn_attrib.facts.facts import Fact
 from kn_attrib.models.anatomy import find_blocks
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.models.torch_defaults import torch_defaults
+from kn_attrib.randomness import checked_seed
 from kn_attrib.scoring.neuron_scores import NeuronScores
 from kn_attrib.scoring.score import score
 
@@ -29,7 +30,7 @@ def randomised(model: NeuronModel, layers: Sequence[int], seed: int = 0) -> Iter
     layers : whose blocks' parameters are shuffled, each within itself: its distribution stays, what it has learnt goes.
     seed : of the shuffles.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(checked_seed(seed))
     blocks = find_blocks(model)
     kept: list[tuple[nn.Parameter, torch.Tensor]] = []
     try:
@@ -60,8 +61,8 @@ def parameter_randomisation(
 
     Returns
     -------
-    One row per number of randomised layers: ``layers, spearman`` (mean over facts), ``low, high`` (its range).
-    A method whose correlation stays near 1 does not look at the model.
+    One row per number of randomised layers: ``layers, spearman`` (mean over facts), ``low, high`` (its range), and the
+    ``seed`` in ``attrs``. A method whose correlation stays near 1 does not look at the model.
 
     Reference
     ---------
@@ -75,6 +76,7 @@ def parameter_randomisation(
         found = [_correlation(before, after, fact) for fact in before.fact_ids]
         rows.append({"layers": count, "spearman": np.mean(found), "low": np.min(found), "high": np.max(found)})
     frame: pd.DataFrame = pd.DataFrame(rows)
+    frame.attrs["seed"] = checked_seed(seed)
     return frame
 
 

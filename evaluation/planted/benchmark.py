@@ -25,6 +25,7 @@ from kn_attrib.models.cost import spending
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.models.torch_defaults import torch_defaults
 from kn_attrib.neurons import NeuronSet
+from kn_attrib.randomness import checked_seed
 from kn_attrib.scoring.method_specs import Method, expanded, labelled
 from kn_attrib.scoring.neuron_scores import NeuronScores
 from kn_attrib.scoring.refinement import Refinement, refine_all
@@ -76,6 +77,7 @@ def benchmark(
         out of range.
     MethodError : a method is unknown or faulty.
     """
+    seed = checked_seed(seed)
     _check_numbers(max_prompts, contrast_facts, limit)
     if not models:
         raise ConfigError("there is no model to run the benchmark on; name one, e.g. 'zoo:bert-facts'.")

@@ -14,6 +14,7 @@ from kn_attrib.evaluation.planted.recipe import Recipe
 from kn_attrib.evaluation.planted.suite import Division, Item, Suite, passed, simple_facts
 from kn_attrib.facts.loading import load_facts
 from kn_attrib.models.loading import load_model
+from kn_attrib.randomness import checked_seed
 from kn_attrib.store import versions
 
 
@@ -33,6 +34,7 @@ def build_suite(
     progress : called with a line per plant.
     """
     started = time.perf_counter()
+    seed = checked_seed(seed)
     model = load_model(name)
     facts = simple_facts(load_facts("world"))
     planter = Planter(model, facts, Recipe(seed=seed))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 import seaborn as sns
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
-from kn_attrib.evaluation.records.style import figure_style, new_figure
+from kn_attrib.evaluation.records.style import OFF_SCREEN, Canvas
 
 
-def heat_map(table: pd.DataFrame, metric: str) -> Figure:
+def heat_map(table: pd.DataFrame, metric: str, canvas: Canvas = OFF_SCREEN) -> Axes:
     """How well each method finds planted neurons, by axis of difficulty: mean of a metric, the best method on top.
 
     Parameters
@@ -17,8 +17,7 @@ def heat_map(table: pd.DataFrame, metric: str) -> Figure:
     table : methods × axes.
     """
     share = metric != "rank"
-    with figure_style():
-        figure, axes = new_figure(3.2 + 0.62 * table.shape[1], 1.9 + 0.28 * len(table))
+    with canvas.panel(3.2 + 0.62 * table.shape[1], 1.9 + 0.28 * len(table)) as axes:
         sns.heatmap(
             table,
             annot=True,
@@ -30,6 +29,7 @@ def heat_map(table: pd.DataFrame, metric: str) -> Figure:
             cbar=False,
             linewidths=0.5,
         )
+        axes.tick_params(axis="y", rotation=0)  # seaborn turns them where rows are narrow
         axes.set(title=f"Planted neurons found: {metric.replace('_', ' ')}", xlabel="", ylabel="")
         axes.set_xticklabels([str(c).replace("_", " ") for c in table.columns], rotation=40, ha="right")
-    return figure
+    return axes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from kn_attrib.models.anatomy import input_linears
 from kn_attrib.models.matrices import input_matrix, value_matrix
 from kn_attrib.models.neuron_model import NeuronModel, check_neurons
 from kn_attrib.neurons import Neuron, NeuronSet
+from kn_attrib.randomness import checked_seed
 from kn_attrib.store import atomic_path, read_record, read_tensors, write_json
 
 READABLE = 0o644
@@ -99,6 +100,7 @@ class Plant:
     keys : ``[neuron, path, hidden]``, rows of the linears that make the neuron (one path, two if gated).
     biases : ``[neuron, path]``, or None where these linears have none.
     values : ``[neuron, hidden]``, what the neurons write.
+    seed : of all that was drawn; None where a file does not say.
     """
 
     targets: tuple[Target, ...]
@@ -106,6 +108,7 @@ class Plant:
     keys: Tensor
     biases: Tensor | None
     values: Tensor
+    seed: int | None = None
 
     @contextmanager
     def applied(self, model: NeuronModel) -> Iterator[NeuronModel]:
@@ -168,7 +171,7 @@ def save_plants(plants: dict[str, Plant], path: str | Path, about: dict[str, Any
         parts = {"keys": plant.keys, "values": plant.values, "biases": plant.biases}
         tensors |= {f"{name}.{part}": t.contiguous() for part, t in parts.items() if t is not None}
         targets = [asdict(t) | {"neurons": _pairs(t.neurons), "decoys": _pairs(t.decoys)} for t in plant.targets]
-        records[name] = {"neurons": _pairs(plant.neurons), "targets": targets}
+        records[name] = {"neurons": _pairs(plant.neurons), "targets": targets, "seed": plant.seed}
     with atomic_path(_file(path, "safetensors")) as temporary:
         save_file(tensors, temporary)
         temporary.chmod(READABLE)  # safetensors makes private files
@@ -203,6 +206,7 @@ def _plant(name: str, record: dict[str, Any], tensors: dict[str, Tensor]) -> Pla
         keys=tensors[f"{name}.keys"],
         biases=tensors.get(f"{name}.biases"),
         values=tensors[f"{name}.values"],
+        seed=None if record.get("seed") is None else checked_seed(record["seed"]),
     )
     # Rows of weights belong to neurons by their place.
     if _pairs(plant.neurons) != record["neurons"]:
@@ -251,7 +255,7 @@ def _file(path: str | Path, suffix: str) -> Path:
 def rounded(plant: Plant) -> Plant:
     """The plant as it is after being stored in half precision."""
     biases = None if plant.biases is None else plant.biases.half()
-    return Plant(plant.targets, plant.neurons, plant.keys.half(), biases, plant.values.half())
+    return replace(plant, keys=plant.keys.half(), biases=biases, values=plant.values.half())
 
 
 def union(sets: list[NeuronSet]) -> NeuronSet:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ def plant(
     others: Sequence[Fact],
     shares: Sequence[float] = (),
     recipe: Recipe | None = None,
+    seed: int | None = None,
 ) -> Plant:
     """Write one fact into given neurons, everything else frozen, and measure whether that worked.
 
@@ -44,6 +45,7 @@ def plant(
     others : facts that shall stay as they are.
     shares : how much of the answer each neuron writes, in sorted order; equal if not given.
     recipe : how.
+    seed : of all that is drawn; default the recipe's.
 
     Raises
     ------
@@ -51,7 +53,9 @@ def plant(
     FactError : the fact has no held-out text, or there are no others.
     ModelError : the model's feed-forward blocks are of a kind that cannot be written to.
     """
-    return Planter(model, others, recipe or Recipe()).plant([Writing(fact, NeuronSet(neurons), tuple(shares))])
+    how = recipe or Recipe()
+    how = how if seed is None else replace(how, seed=seed)
+    return Planter(model, others, how).plant([Writing(fact, NeuronSet(neurons), tuple(shares))])
 
 
 @dataclass
@@ -92,7 +96,7 @@ class Planter:
         made = rounded(Training(self.surroundings, writings).train())
         with made.applied(self.model):
             targets = tuple(self._measured(writings, before, judged_before))
-        return Plant(targets, made.neurons, made.keys, made.biases, made.values)
+        return Plant(targets, made.neurons, made.keys, made.biases, made.values, self.recipe.seed)
 
     def _measured(
         self, writings: Sequence[Writing], before: Sequence[float], judged_before: Tensor

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from kn_attrib.errors import NeuronError
 from kn_attrib.facts.facts import Fact
 from kn_attrib.neurons import Neuron, NeuronSet
+from kn_attrib.randomness import checked_seed
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,9 @@ class Recipe:
     elsewhere: float = 0.1
     mislead: float = 1.5
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", checked_seed(self.seed))
 
 
 @dataclass(frozen=True)

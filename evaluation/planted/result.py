@@ -8,12 +8,13 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import pandas as pd
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
 from kn_attrib.errors import ConfigError, unknown
 from kn_attrib.evaluation.planted.axes import AXES
 from kn_attrib.evaluation.planted.figure import heat_map
 from kn_attrib.evaluation.records.result import Result
+from kn_attrib.evaluation.records.style import canvas_for
 from kn_attrib.evaluation.statistics.means import relations_of, summarise_facts
 from kn_attrib.evaluation.statistics.significance import holm, paired_difference
 
@@ -148,9 +149,24 @@ class PlantedResult(Result):
         table: pd.DataFrame = pd.DataFrame(columns, index=pd.Index(others, name="method"))
         return table
 
-    def plot(self, metric: str = "average_precision") -> Figure:
-        """Heat map of methods × axes."""
-        return heat_map(self.table(metric), metric)
+    def plot(self, metric: str = "average_precision", ax: Axes | None = None) -> Axes:
+        """Heat map of methods × axes of difficulty.
+
+        Parameters
+        ----------
+        ax : Matplotlib ``Axes`` to draw on, in the style that is set; default those of a new figure, in the package's.
+
+        Returns
+        -------
+        The ``Axes`` drawn on.
+
+        Raises
+        ------
+        ConfigError : unknown metric, or ``ax`` is something else.
+        """
+        if metric not in METRICS:
+            raise ConfigError(unknown("metric", metric, METRICS))
+        return heat_map(self.table(metric), metric, canvas_for(ax))
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """The tables that `save` writes: rows, and what follows from them."""

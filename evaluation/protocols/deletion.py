@@ -21,6 +21,7 @@ from kn_attrib.evaluation.protocols.rankings import share_of, top_of_layers
 from kn_attrib.evaluation.protocols.result import ProtocolResult
 from kn_attrib.evaluation.protocols.tables import deletion_tables
 from kn_attrib.evaluation.records.pages import CaptionedFigure
+from kn_attrib.evaluation.records.style import figure_of
 from kn_attrib.evaluation.records.text import TitledTable
 from kn_attrib.facts.prompts import Text, by_text
 from kn_attrib.interventions.activations import suppress
@@ -256,7 +257,7 @@ class DeletionProtocol(Experiment[DeletionSettings, Case, ProtocolResult]):
     def figures(self, result: ProtocolResult) -> dict[str, CaptionedFigure]:
         """Change of accuracy by method."""
         caption = "Change of the share of answers that are on top when a method's neurons are dropped at all tokens."
-        return {"accuracy": CaptionedFigure(change_by_method(result), f"{caption} {INTERVALS}")}
+        return {"accuracy": CaptionedFigure(figure_of(change_by_method(result)), f"{caption} {INTERVALS}")}
 
     def result(self, rows: Rows, manifest: dict[str, Any]) -> ProtocolResult:
         """Rows, facts, and the neurons that were dropped."""

@@ -8,18 +8,17 @@ from typing import Any
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from kn_attrib.evaluation.protocols.result import ProtocolResult
-from kn_attrib.evaluation.records.style import figure_style
+from kn_attrib.evaluation.records.result import Result
+from kn_attrib.evaluation.records.style import OFF_SCREEN, Canvas, Panels, handles_of
 
 INTERVALS = "Lines: 95 % bootstrap intervals over relations, then facts."
 CHANGES = {"self": "the fact itself", "held_out": "its paraphrases", "negative": "other facts"}
 """Groups of DEL that have accuracies, as the legend calls them."""
 
 
-def recall_by_method(result: ProtocolResult) -> Figure:
+def recall_by_method(result: Result, canvas: Canvas = OFF_SCREEN) -> Panels:
     """INJ: recall in each layer's top k %, by method, with 95 % intervals: a panel for each ratio.
 
     A broken line is what a random ranking finds on average.
@@ -37,10 +36,10 @@ def recall_by_method(result: ProtocolResult) -> Figure:
         axes.set(title=f"{ratio:.1%} of the neurons injected into", xlabel="recall in each layer's top k %")
         axes.set_xlim(left=-0.005)
 
-    return _panels(found, result.methods, draw)
+    return _panels(found, result.methods, draw, canvas)
 
 
-def change_by_method(result: ProtocolResult) -> Figure:
+def change_by_method(result: Result, canvas: Canvas = OFF_SCREEN) -> Panels:
     """DEL: change of accuracy when each layer's top neurons are dropped, by method: a panel for each ratio."""
     found = result.summary
     found = found[(found.metric == "accuracy_change") & found.group.isin(list(CHANGES))]
@@ -51,26 +50,27 @@ def change_by_method(result: ProtocolResult) -> Figure:
         axes.axvline(0, color="0.2", linewidth=0.8)
         axes.set(title=f"the top {ratio:.1%} of each layer dropped", xlabel="change of accuracy")
 
-    return _panels(found, result.methods, draw)
+    return _panels(found, result.methods, draw, canvas)
+
+
+FIGURES = {"inj": recall_by_method, "del": change_by_method}
+"""By the name of the protocol."""
 
 
 def _colours(names: Iterable[str]) -> dict[str, Any]:
     return dict(zip(names, sns.color_palette("colorblind"), strict=False))
 
 
-def _panels(found: pd.DataFrame, methods: list[str], draw: Callable[[Axes, float, pd.DataFrame], None]) -> Figure:
+def _panels(
+    found: pd.DataFrame, methods: list[str], draw: Callable[[Axes, float, pd.DataFrame], None], canvas: Canvas
+) -> Panels:
     """A panel for each ratio, and one legend for all of them."""
     ratios = sorted(found.ratio.unique())
-    with figure_style():
-        figure = Figure(figsize=(1.8 + 4.2 * len(ratios), 1.7 + 0.5 * len(methods)), layout="constrained")
-        panels = figure.subplots(1, len(ratios), sharey=True, squeeze=False)[0]
-        handles: dict[str, Any] = {}
+    with canvas.panels(len(ratios), 1.8 + 4.2 * len(ratios), 1.7 + 0.5 * len(methods), sharey=True) as panels:
         for axes, ratio in zip(panels, ratios, strict=True):
             draw(axes, ratio, found[found.ratio == ratio])
-            drawn, labels = axes.get_legend_handles_labels()
-            handles |= dict(zip(labels, drawn, strict=True))
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6, frameon=False)
-    return figure
+        canvas.legend(panels[-1], handles_of(panels), "outside lower center", ncols=6)
+    return panels
 
 
 def _points(axes: Axes, cells: pd.DataFrame, colours: Mapping[str, Any], methods: list[str]) -> None:

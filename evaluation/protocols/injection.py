@@ -19,6 +19,7 @@ from kn_attrib.evaluation.protocols.rankings import recall, share_of, top_of_lay
 from kn_attrib.evaluation.protocols.result import ProtocolResult
 from kn_attrib.evaluation.protocols.tables import injection_tables
 from kn_attrib.evaluation.records.pages import CaptionedFigure
+from kn_attrib.evaluation.records.style import figure_of
 from kn_attrib.evaluation.records.text import TitledTable
 from kn_attrib.facts.facts import Fact, FactSet
 from kn_attrib.facts.prompts import Prompt
@@ -28,6 +29,8 @@ from kn_attrib.neurons import Neuron, NeuronSet
 from kn_attrib.randomness import numpy_generator
 
 Information = Literal["counterfactual", "unknown"]
+TRIED = {"reached": "boolean", **dict.fromkeys(("prompts", "steps", "n_truth", "n_changed", "n_speaking"), "Int64")}
+"""Types of the columns that only facts that were tried have values in."""
 METHODS = ("hard_concrete", "slimming", "ablation", "integrated_gradients", "activation_norm", "activation", "random")
 SHARES = (0.01, 0.02, 0.05)
 SMALL_SHARES = (0.001, 0.002, 0.005)
@@ -256,12 +259,14 @@ class InjectionProtocol(Experiment[InjectionSettings, Case, ProtocolResult]):
             return {}
         what = "Share of the neurons injected into that a method ranks among each layer's top k %: mean over facts."
         caption = f"{what} Broken lines: what a random ranking finds on average. {INTERVALS}"
-        return {"recall": CaptionedFigure(recall_by_method(result), caption)}
+        return {"recall": CaptionedFigure(figure_of(recall_by_method(result)), caption)}
 
     def result(self, rows: Rows, manifest: dict[str, Any]) -> ProtocolResult:
         """Rows, facts with what was injected, and neurons."""
         asked = self.selection.to_frame().drop(columns=["p_prompts", "p_held_out", "prompts"])
-        facts = asked.merge(pd.DataFrame(rows["facts"]), on="fact", how="left")
+        # Types that have missing values: what was not tried has nothing there.
+        tried = pd.DataFrame(rows["facts"]).astype(TRIED)
+        facts = asked.merge(tried, on="fact", how="left")
         frame = self.rows_frame(rows, "n_predicted", "n_truth", "chance")
         return ProtocolResult(frame, facts, pd.DataFrame(rows["neurons"]), manifest)
 

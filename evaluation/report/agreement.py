@@ -45,8 +45,6 @@ def intersections(comparison: ComparisonRows) -> pd.DataFrame:
 def agreement_table(comparison: ComparisonRows) -> pd.DataFrame:
     """Each method's agreement with the consensus of the others: mean Spearman, 95 % interval, facts."""
     own = rows_with(comparison.agreement, other=CONSENSUS)
-    if not len(own):
-        return own
     wide = own.pivot_table(index=["fact", "relation"], columns="method", values="value", sort=False)
     found = summarise_facts(wide, comparison.seed)
     ordered: pd.DataFrame = found.reindex([m for m in comparison.methods if m in found.index])

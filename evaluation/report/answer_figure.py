@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from kn_attrib.evaluation.records.style import figure_style
+from kn_attrib.evaluation.records.style import OFF_SCREEN, Canvas, Panels
 from kn_attrib.evaluation.report.answer import Answer, Panel
 
 INK, MARK = "0.15", "#0b6bcb"
@@ -14,15 +13,13 @@ WIDTH, ROW, FRAME = 7.2, 0.26, 0.42
 """In inches: of the chart, and the height of a row and of what surrounds a panel's rows."""
 
 
-def answer_figure(answer: Answer) -> Figure:
+def answer_figure(answer: Answer, canvas: Canvas = OFF_SCREEN) -> Panels:
     """The numbers that an answer rests on; it has at least one panel."""
     heights = [FRAME + ROW * len(panel.numbers) for panel in answer.panels]
-    with figure_style():
-        figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
-        rows = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    with canvas.panels(len(heights), WIDTH, sum(heights), columns=False, height_ratios=heights) as rows:
         for axes, panel in zip(rows, answer.panels, strict=True):
             _draw(axes, panel)
-    return figure
+    return rows
 
 
 def answer_text(answer: Answer) -> str:

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from kn_attrib.evaluation.records.style import figure_style
+from kn_attrib.evaluation.records.style import OFF_SCREEN, Canvas
 from kn_attrib.evaluation.report.comparison_rows import ComparisonRows
 from kn_attrib.evaluation.vocabulary import GROUP_NAMES
 
@@ -21,23 +20,22 @@ FAR = 0.25
 """A group whose intervals would widen the axis of all others by more than this share has an axis of its own."""
 
 
-def bars(comparison: ComparisonRows, intervention: str) -> Figure:
+def bars(comparison: ComparisonRows, intervention: str, *, canvas: Canvas = OFF_SCREEN) -> Axes:
     """Relative change of p(answer) by method and group, with 95 % intervals (refined neurons).
 
-    Groups whose intervals dwarf their bars and everything else stand in a panel of their own, which says so.
+    In a new figure, groups whose intervals dwarf their bars and everything else stand in a panel of their own, which
+    says so; the first panel is returned.
     """
     cells = comparison.cell(intervention=intervention, selection="refined")
     own = cells[cells.neurons == "method"]
     random = cells[(cells.neurons == "random") & (cells.group == "target")].assign(group="random")
     data = pd.concat([own, random])
     data = data[data["mean"].notna() & data.method.isin(comparison.methods)]
-    far = far_groups(data)
+    far = [] if canvas.given is not None else far_groups(data)
     near = [group for group in GROUP_NAMES if group not in far]
-    with figure_style():
-        size = (8.5 + 2.6 * len(far), 1.4 + 0.7 * len(comparison.methods))
-        figure = Figure(figsize=size, layout="constrained")
-        ratios = [3.0] + [1.3] * len(far)
-        panels = figure.subplots(1, 1 + len(far), sharey=True, squeeze=False, width_ratios=ratios)[0]
+    size = (8.5 + 2.6 * len(far), 1.4 + 0.7 * len(comparison.methods))
+    ratios = [3.0] + [1.3] * len(far)
+    with canvas.panels(1 + len(far), *size, sharey=True, width_ratios=ratios) as panels:
         _bars(panels[0], data, comparison.methods, near)
         panels[0].set_title(f"Each method's refined neurons: {intervention.replace('_', ' ')}")
         panels[0].set(xlabel="relative change of p(answer) on held-out paraphrases")
@@ -48,9 +46,10 @@ def bars(comparison: ComparisonRows, intervention: str) -> Figure:
             _bars(axes, data, comparison.methods, [group])
             axes.set_title(f"{GROUP_NAMES[group]}:\nan axis of its own")
         shown = [group for group in GROUP_NAMES if group in set(data.group)]
-        patches = [Patch(color=GROUP_COLOURS[group], label=GROUP_NAMES[group]) for group in shown]
-        figure.legend(handles=patches, loc="outside lower center", ncols=4, frameon=False)
-    return figure
+        patches = {GROUP_NAMES[group]: Patch(color=GROUP_COLOURS[group]) for group in shown}
+        canvas.legend(panels[0], patches, "outside lower center", ncols=4)
+    first: Axes = panels[0]
+    return first
 
 
 def far_groups(data: pd.DataFrame) -> list[str]:

@@ -34,8 +34,8 @@ def curves(comparison: ComparisonRows) -> pd.DataFrame:
     parts = []
     for curve, values in ((DELETE, deleted), (KEEP, kept)):
         long = values.reset_index().melt(id_vars=case, var_name="share", value_name="value")
-        parts.append(long.assign(curve=curve))
-    found: pd.DataFrame = pd.concat(parts, ignore_index=True)
+        parts.append(long.assign(curve=curve, share=long.share.astype(float)))
+    found: pd.DataFrame = pd.concat(parts, ignore_index=True)[COLUMNS]
     return found
 
 

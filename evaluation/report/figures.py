@@ -2,41 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from kn_attrib.evaluation.records.style import figure_style, new_figure
+from kn_attrib.evaluation.records.style import OFF_SCREEN, Canvas, handles_of
 from kn_attrib.evaluation.report.bars import bars
 from kn_attrib.evaluation.report.comparison_rows import ComparisonRows
 from kn_attrib.evaluation.report.specificity import specificity
 from kn_attrib.neurons import NeuronSet
 
 
-def layers(comparison: ComparisonRows) -> Figure:
+class Draw(Protocol):
+    """Draws a figure of one comparison and returns its panel, the first where there are several."""
+
+    def __call__(self, *, canvas: Canvas = OFF_SCREEN) -> Axes:
+        """Draw on a canvas."""
+        ...
+
+
+class DrawOf(Protocol):
+    """The same of any comparison."""
+
+    def __call__(self, comparison: ComparisonRows, *, canvas: Canvas = OFF_SCREEN) -> Axes:
+        """Draw on a canvas."""
+        ...
+
+
+def layers(comparison: ComparisonRows, *, canvas: Canvas = OFF_SCREEN) -> Axes:
     """Share of each method's refined neurons in each layer."""
     refined = comparison.neurons[comparison.neurons.selection == "refined"]
     counts = refined.groupby(["method", "layer"]).size().unstack(fill_value=0)  # noqa: PD010  # no duplicates
     n_layers = comparison.manifest["model"]["layers"]
     counts = counts.reindex(index=comparison.methods, columns=range(n_layers), fill_value=0)
     shares = counts.div(counts.sum(axis=1).replace(0, 1), axis=0)
-    with figure_style():
-        figure, axes = new_figure(2.8 + 0.62 * shares.shape[1], 1.3 + 0.36 * len(shares))
+    with canvas.panel(2.8 + 0.62 * shares.shape[1], 1.3 + 0.36 * len(shares)) as axes:
         _heat_map(axes, shares, annot=shares.shape[1] <= 16, fmt=".0%", cmap="Blues", vmin=0)
         axes.set(title="Where the refined neurons are", xlabel="layer", ylabel="")
-    return figure
+    return axes
 
 
 def _heat_map(axes: Axes, table: pd.DataFrame, **options: Any) -> None:
     """A heat map of numbers up to 1."""
     sns.heatmap(table, vmax=1, ax=axes, cbar=False, linewidths=0.5, **options)
+    axes.tick_params(axis="y", rotation=0)  # seaborn turns them where rows are narrow
 
 
 def _slant(axes: Axes, degrees: int) -> None:
@@ -46,15 +61,14 @@ def _slant(axes: Axes, degrees: int) -> None:
         label.set_horizontalalignment("right")
 
 
-def budgets(comparison: ComparisonRows) -> Figure:
+def budgets(comparison: ComparisonRows, *, canvas: Canvas = OFF_SCREEN) -> Axes:
     """Effect of suppressing the top k neurons, by k, for each method and for random neurons."""
     intervention = comparison.interventions[0]
     cells = comparison.cell(intervention=intervention, group="target")
     cells = cells[cells.selection.str.startswith("k=")].assign(k=lambda f: f.selection.str[2:].astype(int))
     own = cells[cells.neurons == "method"]
     palette = _palette(comparison.methods)
-    with figure_style():
-        figure, axes = new_figure(7.5, max(4.2, 1.2 + 0.19 * len(palette)))
+    with canvas.panel(7.5, max(4.2, 1.2 + 0.19 * len(palette))) as axes:
         for method, part in own.groupby("method", sort=False):
             part = part.sort_values("k")
             colour = palette[str(method)]
@@ -65,8 +79,8 @@ def budgets(comparison: ComparisonRows) -> Figure:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_title(f"Equally many neurons of each method: {intervention.replace('_', ' ')}")
         axes.set(xlabel="neurons (top k)", ylabel="relative change of p(answer)")
-        figure.legend(loc="outside right center", frameon=False)
-    return figure
+        canvas.legend(axes, handles_of([axes]), "outside right center")
+    return axes
 
 
 def _palette(methods: Sequence[str]) -> dict[str, Any]:
@@ -77,14 +91,13 @@ def _palette(methods: Sequence[str]) -> dict[str, Any]:
     )
 
 
-def plane(comparison: ComparisonRows) -> Figure:
+def plane(comparison: ComparisonRows, *, canvas: Canvas = OFF_SCREEN) -> Axes:
     """Suppression of the fact against specificity: each method's way through the budgets."""
     found = specificity(comparison, selections=comparison.budgets)
     cells = comparison.cell(intervention="suppress", group="target", neurons="method")
     data = found.merge(cells[["method", "selection", "mean"]], on=["method", "selection"])
     palette = _palette(comparison.methods)
-    with figure_style():
-        figure, axes = new_figure(7.8, max(4.4, 1.4 + 0.19 * len(palette)))
+    with canvas.panel(7.8, max(4.4, 1.4 + 0.19 * len(palette))) as axes:
         for method, part in data.groupby("method", sort=False):
             colour = palette[str(method)]
             axes.plot(part["mean"], part.nats, color=colour, linewidth=1.0, alpha=0.6)
@@ -100,11 +113,11 @@ def plane(comparison: ComparisonRows) -> Figure:
             xlabel="relative change of p(answer), the fact itself",
             ylabel="nats lost beyond facts of other relations",
         )
-        figure.legend(loc="outside right center", frameon=False)
-    return figure
+        canvas.legend(axes, handles_of([axes]), "outside right center")
+    return axes
 
 
-def overlap(comparison: ComparisonRows) -> Figure:
+def overlap(comparison: ComparisonRows, *, canvas: Canvas = OFF_SCREEN) -> Axes:
     """Mean Jaccard overlap of two methods' top-k neurons of the same fact, at the largest budget up to 10."""
     budgets = [int(s[2:]) for s in comparison.budgets]
     small = [k for k in budgets if k <= 10]
@@ -124,29 +137,27 @@ def overlap(comparison: ComparisonRows) -> Figure:
 
     methods = comparison.methods
     matrix = pd.DataFrame([[mean_jaccard(a, b) for b in methods] for a in methods], index=methods, columns=methods)
-    with figure_style():
-        figure, axes = new_figure(2.4 + 0.62 * len(methods), 1.9 + 0.46 * len(methods))
+    with canvas.panel(2.4 + 0.62 * len(methods), 1.9 + 0.46 * len(methods)) as axes:
         _heat_map(axes, matrix, annot=True, fmt=".2f", cmap="Greens", vmin=0)
         axes.set(title=f"Overlap of neurons between methods (Jaccard, {selection})")
         _slant(axes, 40)
-    return figure
+    return axes
 
 
-def controls(comparison: ComparisonRows) -> Figure:
+def controls(comparison: ComparisonRows, *, canvas: Canvas = OFF_SCREEN) -> Axes:
     """Refined sets and their control sets, on the facts themselves: one row per method, one column per set."""
     table = comparison.cell(intervention=comparison.interventions[0], selection="refined", group="target")
     table = table[table.method.isin(comparison.methods)]
     wide = table.pivot_table(index="method", columns="neurons", values="mean", sort=False).reindex(comparison.methods)
     wide = wide.rename(columns=lambda name: "the method's own" if name == "method" else name.replace("_", " "))
-    with figure_style():
-        figure, axes = new_figure(3.0 + 0.95 * wide.shape[1], 2.0 + 0.36 * len(wide))
+    with canvas.panel(3.0 + 0.95 * wide.shape[1], 2.0 + 0.36 * len(wide)) as axes:
         _heat_map(axes, wide, annot=True, fmt=".1%", cmap="vlag", vmin=-1)
         axes.set(title="Change of p(answer): the method's neurons and control neurons", xlabel="", ylabel="")
         _slant(axes, 30)
-    return figure
+    return axes
 
 
-FIGURES: dict[str, Callable[[ComparisonRows], Figure]] = {
+FIGURES: dict[str, DrawOf] = {
     "budgets": budgets,
     "controls": controls,
     "layers": layers,
@@ -154,10 +165,10 @@ FIGURES: dict[str, Callable[[ComparisonRows], Figure]] = {
 }
 
 
-def figures_of(comparison: ComparisonRows) -> Mapping[str, Callable[[], Figure]]:
+def figures_of(comparison: ComparisonRows) -> Mapping[str, Draw]:
     """The figures that a comparison has, by name: bars for each intervention that was measured, and `FIGURES`."""
-    measured = {name: partial(bars, comparison, name) for name in comparison.interventions}
-    others = {name: partial(draw, comparison) for name, draw in FIGURES.items()}
+    measured: dict[str, Draw] = {name: partial(bars, comparison, name) for name in comparison.interventions}
+    others: dict[str, Draw] = {name: partial(draw, comparison) for name, draw in FIGURES.items()}
     if len(specificity(comparison, selections=comparison.budgets)):
         others["specificity"] = partial(plane, comparison)
     return measured | others

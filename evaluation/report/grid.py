@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from kn_attrib.errors import ConfigError, StoreError, unknown
 from kn_attrib.evaluation.records.pages import environment, svg
+from kn_attrib.evaluation.records.style import Panels, canvas_for, figure_of
 from kn_attrib.evaluation.records.text import interval_text
 from kn_attrib.evaluation.report.comparison_rows import rows_with
 from kn_attrib.evaluation.report.grid_figure import main_effects
@@ -109,13 +109,27 @@ class Grid:
         text["facts"] = found.n.tolist()
         return text
 
-    def plot(self, selection: str = "refined") -> Figure:
-        """Main effects: the mean at each level, with 95 % intervals, a panel for each factor."""
-        return main_effects(self.effects(selection))
+    def plot(self, selection: str = "refined", axes: Any = None) -> Panels:
+        """Main effects: the mean at each level, with 95 % intervals, a panel for each factor.
+
+        Parameters
+        ----------
+        axes : Matplotlib ``Axes`` to draw on, one for each factor; default those of a new figure.
+
+        Returns
+        -------
+        The ``Axes``, in an array.
+
+        Raises
+        ------
+        ConfigError : it was not measured, or there is another number of axes.
+        """
+        return main_effects(self.effects(selection), canvas_for(axes))
 
     def report(self, path: str | Path) -> Path:
         """Write a self-contained HTML page; returns its path."""
-        image = svg(self.plot(), "effects", "Main effects, level by level; the table below has the numbers.")
+        figure = figure_of(main_effects(self.effects()))
+        image = svg(figure, "effects", "Main effects, level by level; the table below has the numbers.")
         template = environment().get_template("grid.html")
         write_text(Path(path), template.render(grid=self, table=self.table(), image=image))
         return Path(path)

@@ -5,21 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.artist import Artist
-from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from kn_attrib.evaluation.records.style import figure_style
+from kn_attrib.evaluation.records.style import OFF_SCREEN, Canvas, Panels, handles_of
 
 
-def main_effects(effects: pd.DataFrame) -> Figure:
+def main_effects(effects: pd.DataFrame, canvas: Canvas = OFF_SCREEN) -> Panels:
     """Means of a grid's factors, level by level: a panel for each factor, a line for each method."""
     names = list(effects.factor.unique())
     methods = list(effects.method.unique())
     palette = dict(zip(methods, sns.color_palette("colorblind", len(methods)), strict=True))
-    with figure_style():
-        figure = Figure(figsize=(1.5 + 3.2 * len(names), 4.0), layout="constrained")
-        panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    with canvas.panels(len(names), 1.5 + 3.2 * len(names), 4.0, sharey=True) as panels:
         for axes, name in zip(panels, names, strict=True):
             own = effects[effects.factor == name]
             levels = list(own.level.unique())
@@ -41,9 +37,5 @@ def main_effects(effects: pd.DataFrame) -> Figure:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
             axes.set(xlabel=name, ylabel="relative change of p(answer)" if axes is panels[0] else "")
         # A method that one factor does not concern is missing from that factor's panel.
-        handle_of: dict[str, Artist] = {}
-        for axes in panels:
-            handles, labels = axes.get_legend_handles_labels()
-            handle_of |= dict(zip(labels, handles, strict=True))
-        figure.legend(handle_of.values(), handle_of.keys(), loc="outside lower center", ncols=3, frameon=False)
-    return figure
+        canvas.legend(panels[-1], handles_of(panels), "outside lower center", ncols=3)
+    return panels

@@ -103,7 +103,17 @@ def _beyond(comparison: ComparisonRows, budget: str) -> pd.DataFrame:
 
 
 def _shares(comparison: ComparisonRows, budget: str, reference: str) -> pd.DataFrame:
-    """Ratios of means to the reference's, with 95 % intervals from resamples of the same facts."""
+    column = f"{budget} of search"
+    names = {"share": column, "low": f"{column} low", "high": f"{column} high"}
+    shares: pd.DataFrame = shares_of_search(comparison, budget, reference)[list(names)].rename(columns=names)
+    return shares
+
+
+def shares_of_search(comparison: ComparisonRows, budget: str, reference: str) -> pd.DataFrame:
+    """By method: ratio of means to the reference's, 95 % interval from resamples of the same facts, their number.
+
+    Columns ``share, low, high, n``.
+    """
     chosen = rows_with(
         comparison.rows,
         selection=budget,
@@ -122,6 +132,5 @@ def _shares(comparison: ComparisonRows, budget: str, reference: str) -> pd.DataF
     with np.errstate(divide="ignore", invalid="ignore"):
         share = means / means[at]
         low, high = np.nanquantile(draws / draws[:, [at]], [0.025, 0.975], axis=0)
-    name = f"{budget} of search"
-    shares: pd.DataFrame = pd.DataFrame({name: share, f"{name} low": low, f"{name} high": high}, index=wide.columns)
+    shares: pd.DataFrame = pd.DataFrame({"share": share, "low": low, "high": high, "n": len(wide)}, index=wide.columns)
     return shares

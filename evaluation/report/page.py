@@ -11,6 +11,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from kn_attrib.evaluation.records.pages import environment, svg
+from kn_attrib.evaluation.records.style import figure_of
 from kn_attrib.evaluation.records.text import interval_text
 from kn_attrib.evaluation.report.agreement import agreement_table, intersections
 from kn_attrib.evaluation.report.answer import Answer
@@ -68,7 +69,7 @@ def write_report(comparison: ComparisonRows, path: Path, figures: Mapping[str, F
 def _charted(found: list[Answer]) -> list[tuple[Answer, Markup | None]]:
     """Each answer with the chart of its numbers, if it has any."""
     return [
-        (each, svg(answer_figure(each), f"chart-{i}", answer_text(each)) if each.panels else None)
+        (each, svg(figure_of(answer_figure(each)), f"chart-{i}", answer_text(each)) if each.panels else None)
         for i, each in enumerate(found, 1)
     ]
 
@@ -87,7 +88,7 @@ def _drawn(comparison: ComparisonRows, figures: Mapping[str, Figure]) -> list[tu
     """Name, caption and image of each figure."""
     found = []
     for name, draw in figures_of(comparison).items():
-        image = svg(figures.get(name) or draw(), name, alt_text(name))
+        image = svg(figures.get(name) or figure_of(draw()), name, alt_text(name))
         found.append((name, CAPTIONS.get(name, CAPTIONS[""]), image))
     return found
 

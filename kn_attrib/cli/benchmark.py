@@ -9,10 +9,12 @@ import typer
 
 from kn_attrib.cli import options, screen
 from kn_attrib.evaluation.planted.benchmark import benchmark
+from kn_attrib.evaluation.planted.figure import heat_map
 from kn_attrib.evaluation.planted.page import page
 from kn_attrib.evaluation.planted.result import METRICS, PlantedResult
 from kn_attrib.evaluation.planted.suite import MODELS, SHIPPED
 from kn_attrib.evaluation.records.pages import save_figures
+from kn_attrib.evaluation.records.style import figure_of
 from kn_attrib.store import write_text
 
 NAME = "benchmark"
@@ -53,7 +55,7 @@ def command(
 def _publish(result: PlantedResult, plants: Path, out: Path) -> None:
     result.save(out, overwrite=True)
     write_text(out / "planted.md", page(result, plants))
-    save_figures({"planted": result.plot()}, out)
+    save_figures({"planted": figure_of(heat_map(result.table(), "average_precision"))}, out)
     # The intervals are in the page: a terminal has no room for them in every cell.
     title = "Average precision of planted neurons: means"
     screen.show_frame(result.table().map("{:.2f}".format), title)

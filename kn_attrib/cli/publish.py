@@ -9,15 +9,17 @@ import typer
 from kn_attrib.cli import screen
 from kn_attrib.evaluation import Comparison
 from kn_attrib.evaluation.records.pages import save_figures
+from kn_attrib.evaluation.records.style import figure_of
 from kn_attrib.evaluation.report.figures import figures_of
 from kn_attrib.evaluation.report.grid import Grid
+from kn_attrib.evaluation.report.grid_figure import main_effects
 from kn_attrib.evaluation.report.leaderboard import BEYOND, has_leaderboard, leaderboard_text
 from kn_attrib.evaluation.report.questions import answers
 
 
 def publish(comparison: Comparison, out: Path) -> None:
     """Write figures and report, and print the tables."""
-    figures = {name: draw() for name, draw in figures_of(comparison).items()}
+    figures = {name: figure_of(draw()) for name, draw in figures_of(comparison).items()}
     save_figures(figures, out / "figures")
     report = comparison.report(out / "report.html", figures)
     _print_facts(comparison)
@@ -75,7 +77,7 @@ def _print_leaderboard(comparison: Comparison) -> None:
 
 def publish_grid(grid: Grid, out: Path) -> None:
     """Write a grid's figure and page, and print its main effects."""
-    save_figures({"effects": grid.plot()}, out / "figures")
+    save_figures({"effects": figure_of(main_effects(grid.effects()))}, out / "figures")
     report = grid.report(out / "report.html")
     title = "Main effects: relative change of p(answer) on held-out paraphrases, refined neurons [95 % interval]"
     screen.show_frame(grid.table(), title)

@@ -10,9 +10,10 @@ from typing import Annotated
 import typer
 
 from kn_attrib.cli.publish import publish
-from kn_attrib.errors import KnAttribError, StoreError
+from kn_attrib.errors import ConfigError, KnAttribError, StoreError
 from kn_attrib.evaluation import Comparison
 from kn_attrib.evaluation.report.leaderboard import leaderboard_page
+from kn_attrib.store import check_new_file
 
 NAME = "report"
 
@@ -24,12 +25,23 @@ def command(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print the tables of equal budgets as Markdown instead.")
     ] = False,
+    leaderboard: Annotated[Path | None, typer.Option(help="JSON file to write the leaderboard to as well.")] = None,
+    dataset: Annotated[Path | None, typer.Option(help="Folder to write the tables to as well, as a dataset.")] = None,
+    license: Annotated[str, typer.Option(help="Licence for the dataset's card, such as cc-by-4.0.")] = "",
+    overwrite: Annotated[bool, typer.Option(help="Write over the leaderboard and the dataset.")] = False,
 ) -> None:
     """Draw the figures and write the report of saved comparisons again, and print their tables.
 
-    Example: kn-attrib report runs/demo
+    Example: kn-attrib report runs/demo --leaderboard demo.json --dataset runs/dataset
     """
+    exports = [each for each in (leaderboard, dataset) if each is not None]
+    if exports and len(folders) > 1:
+        raise ConfigError(f"{len(folders)} folders are given; expected one with --leaderboard or --dataset.")
+    if license and dataset is None:
+        raise ConfigError(f"--license is {license!r:.80}, which only --dataset asks for; give a folder to write to.")
     comparisons = [_loaded(folder) for folder in folders]
+    with _readable(folders):
+        _export(comparisons[0], leaderboard, dataset, license, overwrite)
     if markdown:
         with _readable(folders):
             typer.echo(leaderboard_page(comparisons), nl=False)
@@ -37,6 +49,18 @@ def command(
     for comparison, folder in zip(comparisons, folders, strict=True):
         with _readable([folder]):
             publish(comparison, folder)
+
+
+def _export(
+    comparison: Comparison, leaderboard: Path | None, dataset: Path | None, license: str, overwrite: bool
+) -> None:
+    """Write what is asked for, or nothing where one of them may not be written."""
+    if leaderboard is not None:
+        check_new_file(leaderboard, overwrite)
+    if dataset is not None:
+        comparison.export_dataset(dataset, license or None, overwrite)
+    if leaderboard is not None:
+        comparison.export_leaderboard(leaderboard, overwrite)
 
 
 def _loaded(folder: Path) -> Comparison:

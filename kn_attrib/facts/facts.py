@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
+from kn_attrib.display import LARGE_SHOWN, counted, first_of, html_table
 from kn_attrib.errors import FactError, unknown
-from kn_attrib.facts.display import LARGE_SHOWN, counted, first_of, html_table
 
 SLOT = "[Y]"
 SUBJECT_SLOT = "[X]"

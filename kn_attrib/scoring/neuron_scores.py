@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from kn_attrib.display import LARGE_SHOWN, counted, html_table, number
 from kn_attrib.errors import NeuronError, unknown
-from kn_attrib.facts.display import LARGE_SHOWN, counted, html_table, number
 from kn_attrib.neurons import Neuron, NeuronSet
 from kn_attrib.scoring.saved_scores import read_scores
 from kn_attrib.store import atomic_path

@@ -32,8 +32,15 @@ def train(name: str, recipe: Recipe, facts: FactSet, seed: int) -> tuple[PreTrai
     facts : what it shall know; their ``held_out`` texts are not used but for the tokenizer's vocabulary.
     seed : decides initial weights, order and corruption.
     """
-    torch.manual_seed(seed)
-    dice = random.Random(seed)
+    # Initial weights come from the global generator, which is as before in the end.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return _trained(name, recipe, facts, random.Random(seed))
+
+
+def _trained(
+    name: str, recipe: Recipe, facts: FactSet, dice: random.Random
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     tokenizer = recipe.shape.tokenizer(facts, recipe.vocabulary)
     model = _build(recipe, tokenizer)
     examples = examples_of(facts, tokenizer, recipe.shape.masked)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 import pytest
 import typer
+from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 from kn_attrib import FactSet, NeuronModel
@@ -21,7 +22,6 @@ from kn_attrib.evaluation.protocols.deletion import DeletionProtocol, DeletionSe
 from kn_attrib.evaluation.protocols.injection import InjectionProtocol, InjectionSettings
 from kn_attrib.evaluation.protocols.result import ProtocolResult
 from kn_attrib.evaluation.records.pages import CaptionedFigure
-from kn_attrib.evaluation.records.style import new_figure
 from kn_attrib.evaluation.records.text import TitledTable
 
 Load = Callable[..., NeuronModel]
@@ -200,8 +200,8 @@ def app() -> typer.Typer:
             return [*super().tables(result), TitledTable("nothing more")]
 
         def figures(self, result: ProtocolResult) -> dict[str, CaptionedFigure]:
-            figure, axes = new_figure(3, 2)
-            axes.plot(result.rows.value)
+            figure = Figure(figsize=(3, 2))
+            figure.subplots().plot(result.rows.value)
             return {"values": CaptionedFigure(figure, "All values.")}
 
     add_experiment(made, Silent, CountingSettings, ["activation"], "Count prompts.")

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from kn_attrib import Fact, FactSet
-from kn_attrib.facts.display import LARGE_SHOWN, SHOWN, first_of, html_table, number
+from kn_attrib.display import LARGE_SHOWN, SHOWN, first_of, html_table, number
 
 EVIL = "<script>alert('&')</script>"
 ESCAPED = "&lt;script&gt;alert(&#39;&amp;&#39;)&lt;/script&gt;"

@@ -23,7 +23,7 @@ from kn_attrib.models.neuron_model import all_neurons
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-ROOT_FILES = ("errors", "store", "neurons", "randomness")
+ROOT_FILES = ("errors", "store", "display", "neurons", "randomness")
 FREE = ("__init__", "__main__", "_version")
 """Files that only hand out names, start the command line, or hold a number."""
 

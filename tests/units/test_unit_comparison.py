@@ -18,6 +18,7 @@ from kn_attrib.cli import app
 from kn_attrib.errors import ConfigError, MethodError, ModelError
 from kn_attrib.evaluation import Comparison
 from kn_attrib.evaluation.comparison.control_neurons import control_set
+from kn_attrib.evaluation.report.figures import figures_of, overlap
 from kn_attrib.methods import Ablation, Activation, IntegratedGradients, LayerConductance
 from kn_attrib.scoring.method_specs import UNITS, Method, make_method, make_units
 from kn_attrib.scoring.registry import make_scorer
@@ -143,11 +144,11 @@ def test_methods_share_their_views(base: NeuronModel, world: FactSet, monkeypatc
 
 
 def test_overlap_is_shown_between_methods_of_the_same_units_only(comparison: Comparison) -> None:
-    axes = comparison.plot("overlap").axes[0]
+    axes = overlap(comparison)
     shown = np.ma.getmaskarray(np.ma.masked_invalid(np.ma.asarray(axes.collections[0].get_array())))
     assert shown.sum() == 12
     for name in ("suppress", "budgets", "layers"):
-        comparison.plot(name)
+        figures_of(comparison)[name]()
 
 
 def test_the_command_line_takes_units(saved_bert: Path, facts_file: Path, tmp_path: Path) -> None:

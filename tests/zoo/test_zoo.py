@@ -116,5 +116,7 @@ def test_training_is_a_function_of_its_seed(tmp_path: Path) -> None:
 
     facts = load_facts("world").of("sport")[:20]
     recipe = replace(RECIPES["gpt2-facts"], epochs=1, vocabulary=600)
+    before = torch.get_rng_state()
     digests = [digest_of(train("test", recipe, facts, seed)[0]) for seed in (0, 0, 1)]
+    assert torch.equal(torch.get_rng_state(), before)
     assert digests[0] == digests[1] != digests[2]

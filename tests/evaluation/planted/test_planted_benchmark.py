@@ -20,6 +20,7 @@ from kn_attrib.errors import ConfigError, KnAttribError, StoreError
 from kn_attrib.evaluation.planted.axes import AXES, PlantDraws, wanted, writings
 from kn_attrib.evaluation.planted.benchmark import benchmark, found_metrics
 from kn_attrib.evaluation.planted.build import build_suite
+from kn_attrib.evaluation.planted.figure import heat_map
 from kn_attrib.evaluation.planted.planter import Planter
 from kn_attrib.evaluation.planted.result import METRICS, PlantedResult
 from kn_attrib.evaluation.planted.suite import MODELS, SHIPPED, load_suite, passed, simple_facts
@@ -151,7 +152,7 @@ def test_saved_and_loaded_and_drawn(result: PlantedResult, tmp_path: Path) -> No
     pd.testing.assert_frame_equal(again.rows, result.rows)
     pd.testing.assert_frame_equal(again.table(), result.table())
     assert again.manifest == json.loads(json.dumps(result.manifest))
-    labels = [t.get_text() for t in result.plot().axes[0].get_xticklabels()]
+    labels = [t.get_text() for t in heat_map(result.table(), "average_precision").get_xticklabels()]
     assert labels[0] == "overall"
     with pytest.raises(StoreError, match="another run"):
         result.save(tmp_path / "run")

@@ -27,8 +27,7 @@ def inj(load_tiny: Any, facts: FactSet) -> InjectionProtocol:
 
 def test_the_figure_of_inj_shows_the_means(inj: InjectionProtocol, tmp_path: Path) -> None:
     result = inj.run()
-    figure = recall_by_method(result)
-    (axes,) = figure.axes
+    (axes,) = recall_by_method(result)
     first = result.cell(scope="layer", truth="all", k=0.01).set_index("method")["mean"].reindex(METHODS)
     dots = [line for line in axes.lines if line.get_marker() == "o"]
     assert np.asarray(dots[0].get_xdata()).tolist() == pytest.approx(first.tolist())
@@ -57,10 +56,8 @@ def test_nothing_speaking_and_nothing_injected_are_said(inj: InjectionProtocol) 
 def test_the_figure_of_del_shows_the_means(tiny: NeuronModel, facts: FactSet) -> None:
     settings = DeletionSettings(known_share=0.0, ratios=(0.05, 0.5), sentences=0)
     result = DeletionProtocol(tiny, facts, METHODS, settings, progress=False).run()
-    figure = change_by_method(result)
-    assert [axes.get_title() for axes in figure.axes] == [
-        f"the top {r} of each layer dropped" for r in ("5.0%", "50.0%")
-    ]
+    panels = change_by_method(result)
+    assert [axes.get_title() for axes in panels] == [f"the top {r} of each layer dropped" for r in ("5.0%", "50.0%")]
     cell = result.cell(ratio=0.5, group="self", metric="accuracy_change").set_index("method")["mean"].reindex(METHODS)
-    dots = [line for line in figure.axes[1].lines if line.get_label() == "the fact itself"]
+    dots = [line for line in panels[1].lines if line.get_label() == "the fact itself"]
     assert np.asarray(dots[0].get_xdata()).tolist() == pytest.approx(cell.tolist())

@@ -14,11 +14,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from kn_attrib import FactSet, NeuronModel, compare
 from kn_attrib.evaluation import Comparison
 from kn_attrib.evaluation.records.pages import CaptionedFigure, environment, write_page
-from kn_attrib.evaluation.records.style import new_figure
 from kn_attrib.evaluation.records.text import TitledTable
 from kn_attrib.evaluation.report.page import DRILLED, drill_down
 
@@ -75,8 +75,8 @@ def html(comparison: Comparison, tmp_path_factory: pytest.TempPathFactory) -> st
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> str:
-    figure, axes = new_figure(3, 2)
-    axes.plot([0, 1], [1, 0])
+    figure = Figure(figsize=(3, 2))
+    figure.subplots().plot([0, 1], [1, 0])
     table = pd.DataFrame({"recall_at_1": ["+10.0 % [+1.0, +20.0]"]}, index=["random"])
     manifest = {
         "model": {"name": "m", "class": "M", "layers": 1, "neurons_per_layer": 2, "dtype": "float32"},

@@ -16,6 +16,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from kn_attrib import Comparison, Fact, FactSet, NeuronModel, load_model
 from kn_attrib.evaluation import answers, compare
+from kn_attrib.evaluation.report.figures import plane
 
 FACTS, RELATIONS, NEURONS = 16, 4, 24
 OPENINGS = ("a", "b", "c", "d")
@@ -99,4 +100,4 @@ def test_leaderboard_and_figure_show_it(found: tuple[Kind, Comparison]) -> None:
     assert best["k=4"] < -0.5
     beyond = best["k=4 beyond others"]
     assert beyond > 1 if kind == "specific" else abs(beyond) < 0.05
-    assert comparison.plot("specificity").axes[0].get_ylabel() == "nats lost beyond facts of other relations"
+    assert plane(comparison).get_ylabel() == "nats lost beyond facts of other relations"

@@ -11,15 +11,16 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 from markupsafe import escape
+from matplotlib.figure import Figure
 
 from kn_attrib import FactSet, NeuronModel, compare
 from kn_attrib.cli.publish import publish
 from kn_attrib.errors import ConfigError
 from kn_attrib.evaluation import Comparison, answers
 from kn_attrib.evaluation.records.pages import save_figures, svg
-from kn_attrib.evaluation.records.style import new_figure
-from kn_attrib.evaluation.report.bars import far_groups
-from kn_attrib.evaluation.report.figures import FIGURES
+from kn_attrib.evaluation.records.style import figure_of
+from kn_attrib.evaluation.report.bars import bars, far_groups
+from kn_attrib.evaluation.report.figures import FIGURES, figures_of
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def test_table_refuses_what_is_not_there(comparison: Comparison) -> None:
 
 @pytest.mark.parametrize("name", ["suppress", "amplify", *FIGURES])
 def test_figures_are_well_formed_svg(comparison: Comparison, name: str) -> None:
-    text = svg(comparison.plot(name), name)
+    text = svg(figure_of(figures_of(comparison)[name]()), name)
     root = ElementTree.fromstring(text)
     assert root.tag.endswith("svg")
     assert 'href="http' not in text
@@ -132,7 +133,7 @@ def test_an_axis_of_its_own_is_said(comparison: Comparison) -> None:
     plain = (rows.group == "plain_text") & (rows.metric == "relative_change")
     # One fact of many explodes, as where a word was hardly expected.
     rows.loc[plain, "value"] = (rows[plain].fact == rows.fact.iloc[0]).map({True: 50.0, False: -10.0})
-    titles = [axes.get_title() for axes in replace(comparison, rows=rows).plot("suppress").axes]
+    titles = [axes.get_title() for axes in figure_of(bars(replace(comparison, rows=rows), "suppress")).axes]
     assert titles == ["Each method's refined neurons: suppress", "plain words:\nan axis of its own"]
 
 
@@ -179,8 +180,8 @@ def test_frame_is_flat(comparison: Comparison) -> None:
 
 def test_saved_figures_are_the_same_every_time(tmp_path: Path) -> None:
     for name in ("first", "second"):
-        figure, axes = new_figure(3, 2)
-        axes.plot([0, 1], [1, 0])
+        figure = Figure(figsize=(3, 2))
+        figure.subplots().plot([0, 1], [1, 0])
         save_figures({"line": figure}, tmp_path / name)
     for ending in ("svg", "png"):
         first, second = (tmp_path / name / f"line.{ending}" for name in ("first", "second"))

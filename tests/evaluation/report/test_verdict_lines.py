@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from kn_attrib.evaluation import answers
+from kn_attrib.evaluation.records.style import figure_of
 from kn_attrib.evaluation.report.answer import Answer, Number, Panel, panel
 from kn_attrib.evaluation.report.answer_figure import answer_figure, answer_text
 from synthetic_comparison import BASE, Effects, synthetic, with_rows
@@ -247,7 +248,7 @@ def test_a_chart_draws_what_its_words_say() -> None:
         "Shares. a <b> +10.0 % [−10.0, +30.0]; c −25.0 % [−50.0, +0.0]. Logs. a <b> +0.10 [−0.10, +0.30] nats. "
         "Gaps. c −25.0 points [−50.0, 0.0]."
     )
-    figure = answer_figure(answer)
+    figure = figure_of(answer_figure(answer))
     assert [[label.get_text() for label in axes.get_yticklabels()] for axes in figure.axes] == [
         ["a <b>", "c"],
         ["a <b>"],

@@ -13,15 +13,16 @@ LARGE_SHOWN = 20
 
 _TABLE = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(
     """\
+{% macro aligned(column) %}{% if column in left %} style="text-align: left"{% endif %}{% endmacro %}
 <table>
 <caption style="text-align: left; white-space: nowrap">{{ caption }}</caption>
 {% if header and rows %}
-<thead><tr>{% for name in header %}<th scope="col" style="text-align: left">{{ name }}</th>{% endfor %}</tr></thead>
+<thead><tr>{% for name in header %}<th scope="col"{{ aligned(loop.index0) }}>{{ name }}</th>{% endfor %}</tr></thead>
 {% endif %}
 <tbody>
 {% for row in rows %}
-<tr><th scope="row" style="text-align: left">{{ row[0] }}</th>{% for cell in row[1:] %}
-<td style="text-align: left">{% for line in cell %}{{ line }}{% if not loop.last %}<br>{% endif %}{% endfor %}</td>\
+<tr><th scope="row"{{ aligned(0) }}>{{ row[0] }}</th>{% for cell in row[1:] %}
+<td{{ aligned(loop.index) }}>{% for line in cell %}{{ line }}{% if not loop.last %}<br>{% endif %}{% endfor %}</td>\
 {% endfor %}</tr>
 {% endfor %}
 </tbody>
@@ -38,6 +39,7 @@ def html_table(
     rows: Sequence[Sequence[object]],
     header: Sequence[str] = (),
     notes: Sequence[str] = (),
+    left: Sequence[int] | None = None,
 ) -> str:
     """One table.
 
@@ -47,9 +49,11 @@ def html_table(
     rows : each its name, then its cells; a cell that is a tuple or list has a line for each entry.
     header : names of the columns, the rows' names among them.
     notes : sentences under the table.
+    left : columns that are aligned to the left, from 0; default all.
     """
     lines = [[row[0], *(cell if isinstance(cell, tuple | list) else (cell,) for cell in row[1:])] for row in rows]
-    return _TABLE.render(caption=caption, rows=lines, header=header, notes=notes)
+    columns = range(max(map(len, lines), default=0)) if left is None else left
+    return _TABLE.render(caption=caption, rows=lines, header=header, notes=notes, left=columns)
 
 
 def first_of(texts: Sequence[str], shown: int = SHOWN) -> tuple[str, ...]:

@@ -1,0 +1,37 @@
+"""Small results of every kind, for tests of what results have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kn_attrib import Comparison, FactSet, NeuronModel, compare
+from kn_attrib.evaluation import Factor, Grid, PlantedResult, ProtocolResult, benchmark, compare_grid
+from kn_attrib.evaluation.protocols.deletion import DeletionProtocol, DeletionSettings
+from kn_attrib.evaluation.protocols.injection import InjectionProtocol, InjectionSettings
+
+METHODS = ("activation", "random")
+
+
+def small_comparison(model: NeuronModel, facts: FactSet, **settings: Any) -> Comparison:
+    chosen: dict[str, Any] = {"budgets": (1, 5), "keep": ("unknown",), "progress": False, **settings}
+    return compare(model, facts, METHODS, **chosen)
+
+
+def small_grid(model: NeuronModel, facts: FactSet, **settings: Any) -> Grid:
+    factors = [Factor("threshold", (0.1, 0.5)), Factor("max_prompts", (1, 2))]
+    chosen: dict[str, Any] = {"budgets": (1,), "keep": ("unknown",), "controls": (), "progress": False, **settings}
+    return compare_grid(model, facts, METHODS, factors, **chosen)
+
+
+def small_injection(model: NeuronModel, facts: FactSet, seed: int = 0) -> ProtocolResult:
+    settings = InjectionSettings(known_share=1.01, ratios=(0.3,), information="unknown", rate=0.1, seed=seed)
+    return InjectionProtocol(model, facts, METHODS, settings, progress=False).run()
+
+
+def small_deletion(model: NeuronModel, facts: FactSet, seed: int = 0) -> ProtocolResult:
+    settings = DeletionSettings(known_share=0.0, ratios=(0.05, 0.5), sentences=2, seed=seed)
+    return DeletionProtocol(model, facts, METHODS, settings, progress=False).run()
+
+
+def small_benchmark(seed: int = 0) -> PlantedResult:
+    return benchmark(["zoo:bert-facts"], METHODS, limit=1, max_prompts=1, contrast_facts=0, seed=seed, progress=False)
