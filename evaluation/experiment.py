@@ -30,6 +30,7 @@ from kn_attrib.evaluation.records.text import TitledTable
 from kn_attrib.facts.facts import Fact
 from kn_attrib.facts.loading import load_facts
 from kn_attrib.facts.prompts import Prompt
+from kn_attrib.kinds import check_kinds, listed
 from kn_attrib.models.cost import spending
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.models.torch_defaults import torch_defaults
@@ -124,6 +125,7 @@ class Experiment(ABC, Generic[S, U, R]):
         overwrite: bool = False,
         progress: bool = True,
     ) -> None:
+        check_kinds(settings)
         settings.check(model)
         self.model = model
         self.facts = load_facts(facts)
@@ -263,7 +265,7 @@ def scorers_of(methods: Methods) -> dict[str, Scorer]:
     MethodError : a method is unknown.
     ConfigError : there is none, two are the same, or one scores other units than neurons.
     """
-    found = labelled([make_method(method) for method in methods])
+    found = labelled([make_method(method) for method in listed("methods", methods)])
     for label, method in found.items():
         if method.units is not None:
             raise ConfigError(

@@ -21,6 +21,7 @@ from kn_attrib.evaluation.planted.suite import MODELS, SHIPPED, Item, Suite, loa
 from kn_attrib.evaluation.records.provenance import methods_of, stamp
 from kn_attrib.facts.facts import Fact
 from kn_attrib.facts.loading import load_facts
+from kn_attrib.kinds import check_kind, listed
 from kn_attrib.models.cost import spending
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.models.torch_defaults import torch_defaults
@@ -76,11 +77,11 @@ def benchmark(
         out of range.
     MethodError : a method is unknown or faulty.
     """
-    _check_numbers(max_prompts, contrast_facts, limit)
+    _check_numbers(max_prompts, contrast_facts, limit, seed)
     if not models:
         raise ConfigError("there is no model to run the benchmark on; name one, e.g. 'zoo:bert-facts'.")
     scorers = _scorers(methods)
-    suites = [load_suite(name, folder) for name in models]
+    suites = [load_suite(name, folder) for name in listed("models", models)]
     chosen = [(suite, _limited(suite.of(split), limit)) for suite in suites]
     run = _Run(scorers, max_prompts, contrast_facts)
     started = time.perf_counter()
@@ -105,7 +106,14 @@ def benchmark(
     return PlantedResult(pd.DataFrame(run.rows), manifest)
 
 
-def _check_numbers(max_prompts: int, contrast_facts: int, limit: int | None) -> None:
+def _check_numbers(max_prompts: int, contrast_facts: int, limit: int | None, seed: int) -> None:
+    for name, value, hint in (
+        ("max_prompts", max_prompts, int),
+        ("contrast_facts", contrast_facts, int),
+        ("limit", limit, int | None),
+        ("seed", seed, int),
+    ):
+        check_kind(name, value, hint)
     for name, value, least in (
         ("max_prompts", max_prompts, 1),
         ("contrast_facts", contrast_facts, 0),
@@ -122,7 +130,7 @@ def _record(suite: Suite, items: Sequence[Item]) -> dict[str, Any]:
 
 def _scorers(methods: Sequence[str | type[Scorer] | Scorer]) -> dict[str, Scorer]:
     """Scorers by label: the text given, so that its parameters can be seen, else as `labelled` says."""
-    given = [Method(make_scorer(each), label=each if isinstance(each, str) else "") for each in expanded(methods)]
+    given = [Method(make_scorer(each), label=each if isinstance(each, str) else "") for each in expanded(listed("methods", methods))]
     return {label: method.scorer for label, method in labelled(given).items()}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kn_attrib.errors import FactError
+from kn_attrib.errors import ConfigError, FactError
 from kn_attrib.evaluation.planted.plant import Check, Plant, Target, rounded, union
 from kn_attrib.evaluation.planted.recipe import Recipe, Writing
 from kn_attrib.evaluation.planted.surroundings import ROWS, Surroundings
@@ -47,10 +47,16 @@ def plant(
 
     Raises
     ------
+    ConfigError : the recipe says of decoys how they are written.
     NeuronError : a neuron does not exist, or there are none.
     FactError : the fact has no held-out text, or there are no others.
     ModelError : the model's feed-forward blocks are of a kind that cannot be written to.
     """
+    if recipe is not None and recipe.mislead != Recipe.mislead:
+        raise ConfigError(
+            f"the recipe's mislead is {recipe.mislead}, of misleading decoys, and plant writes none; leave it out, or "
+            "write with a Planter."
+        )
     return Planter(model, others, recipe or Recipe()).plant([Writing(fact, NeuronSet(neurons), tuple(shares))])
 
 

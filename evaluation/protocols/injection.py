@@ -23,6 +23,7 @@ from kn_attrib.evaluation.records.text import TitledTable
 from kn_attrib.facts.facts import Fact, FactSet
 from kn_attrib.facts.prompts import Prompt
 from kn_attrib.interventions.value_vectors import write_values
+from kn_attrib.kinds import listed
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.neurons import Neuron, NeuronSet
 from kn_attrib.randomness import numpy_generator
@@ -131,8 +132,8 @@ def run_injection(
         max_prompts=max_prompts,
         known_share=known_share,
         seed=seed,
-        ratios=tuple(ratios),
-        shares=tuple(shares),
+        ratios=listed("ratios", ratios),
+        shares=listed("shares", shares),
         information=information,
         loss=loss,
         steps=steps,

@@ -35,6 +35,7 @@ GRID = (
 
 
 def command(
+    context: typer.Context,
     model: options.Model = "zoo:bert-facts",
     chat: options.Chat = False,
     facts: options.Facts = "world",
@@ -93,6 +94,9 @@ def command(
         "plain_text": None if plain_text is None else options.lines(plain_text),
     }
     factors = [_factor(text) for text in grid or ()]
+    for each in factors:
+        options.refuse(context, f"beside --grid {each.name}=…, which varies it", each.name)
+        settings.pop(each.name, None)
     _check_refinement(refinement, threshold, share)
     opened = options.open_model(model, dtype, device, chat)
     some = options.open_facts(facts, relations, answer_words)

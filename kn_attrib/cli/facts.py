@@ -21,6 +21,7 @@ NAME = "facts"
 
 
 def command(
+    context: typer.Context,
     facts: options.Facts = "world",
     relations: options.Relations = "",
     answer_words: options.AnswerWords = 0,
@@ -36,6 +37,14 @@ def command(
 
     Example: kn-attrib facts --facts my_facts.jsonl --model zoo:gpt2-facts
     """
+    if not model:
+        options.refuse(context, "without --model", "chat")
+    if fact or model:
+        options.refuse(context, f"beside --{'fact' if fact else 'model'}, which shows one fact", "out", "overwrite")
+    if out is None:
+        options.refuse(context, "without --out", "overwrite")
+    else:
+        check_new_file(out, overwrite)
     chosen = options.open_facts(facts, relations, answer_words)
     if fact or model:
         some = FactSet((chosen[fact],)) if fact else chosen
@@ -53,7 +62,6 @@ def command(
     columns = ["relation", "facts", "answers", "ambiguous", "answer in subject", "prompts", "held out"]
     screen.show(rows, columns, f"{len(chosen)} facts of {len(chosen.relations)} relations, sha256 {chosen.digest[:12]}")
     if out is not None:
-        check_new_file(out, overwrite)
         chosen.save(out)
         typer.echo(f"Facts: {out}")
 

@@ -92,6 +92,29 @@ Config = Annotated[
 ]
 
 
+def given(context: typer.Context, option: str) -> bool:
+    """Whether an option was given, on the command line or in a --config file."""
+    source = context.get_parameter_source(option)
+    return source is not None and source.name != "DEFAULT"
+
+
+def refuse(context: typer.Context, when: str, *options: str) -> None:
+    """Raise on options that were given and have nothing to say.
+
+    Parameters
+    ----------
+    when : why they have not, e.g. "without --out".
+    options : named as the command's parameters.
+
+    Raises
+    ------
+    ConfigError : one was given; it is named.
+    """
+    for option in options:
+        if given(context, option):
+            raise ConfigError(f"--{option.replace('_', '-')} changes nothing {when}; leave one of them out.")
+
+
 def prepare(out: Path, overwrite: bool, plugin: list[str] | None = None) -> None:
     """Before anything is computed: the folder can be written to, and plug-ins are loaded."""
     check_writable(check_folder(out, overwrite))
