@@ -148,7 +148,7 @@ class Experiment(ABC, Generic[S, U, R]):
     def result(self, rows: Rows, manifest: dict[str, Any]) -> R:
         """The result, from the rows of all units."""
 
-    def further(self, rows: Rows) -> dict[str, Any]:
+    def further(self, rows: Rows) -> dict[str, Any]:  # noqa: ARG002  # for subclasses
         """What else the manifest records."""
         return {}
 
@@ -156,7 +156,7 @@ class Experiment(ABC, Generic[S, U, R]):
         """What is printed of a result and stands on its page; all means with their intervals, if not said otherwise."""
         yield TitledTable(f"{self.name}: mean [95 % interval]", result.summary_text())
 
-    def figures(self, result: R) -> dict[str, CaptionedFigure]:
+    def figures(self, result: R) -> dict[str, CaptionedFigure]:  # noqa: ARG002  # for subclasses
         """Figures of a result, by name; none, if not said otherwise."""
         return {}
 

@@ -130,7 +130,8 @@ def _record(suite: Suite, items: Sequence[Item]) -> dict[str, Any]:
 
 def _scorers(methods: Sequence[str | type[Scorer] | Scorer]) -> dict[str, Scorer]:
     """Scorers by label: the text given, so that its parameters can be seen, else as `labelled` says."""
-    given = [Method(make_scorer(each), label=each if isinstance(each, str) else "") for each in expanded(listed("methods", methods))]
+    several = expanded(listed("methods", methods))
+    given = [Method(make_scorer(each), label=each if isinstance(each, str) else "") for each in several]
     return {label: method.scorer for label, method in labelled(given).items()}
 
 

@@ -88,8 +88,8 @@ class Writing:
             )
         if self.enough and self.needed:
             raise ConfigError(
-                f"fact {self.fact.id!r}: needed says that no part of its neurons suffices, and enough that each of some "
-                "does; give one of them."
+                f"fact {self.fact.id!r}: enough says that parts of its neurons suffice, needed that they do "
+                "not; give one of them."
             )
         for name, parts in (("enough", self.enough), ("needed", self.needed), ("broad", (self.broad,))):
             beyond = [neuron for part in parts for neuron in part if neuron not in self.neurons]

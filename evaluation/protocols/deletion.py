@@ -10,6 +10,7 @@ from typing import Annotated, Any, NamedTuple
 import pandas as pd
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from kn_attrib.errors import ConfigError
 from kn_attrib.evaluation.experiment import Experiment, ExperimentSettings, Facts, Methods, Option, Rows
@@ -264,6 +265,7 @@ class DeletionProtocol(Experiment[DeletionSettings, Case, ProtocolResult]):
             found["text", "perplexity"] = perplexity(self.model, self.sentences)
         return found
 
+    @override
     def further(self, rows: Rows) -> dict[str, Any]:
         """The sentences that perplexity is of."""
         return {"protocol": self.name, "sentences": self.sentences}

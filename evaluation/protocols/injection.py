@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import pandas as pd
 from torch import Tensor
+from typing_extensions import override
 
 from kn_attrib.errors import ConfigError, unknown
 from kn_attrib.evaluation.experiment import Experiment, ExperimentSettings, Facts, Methods, Option, Rows
@@ -53,6 +54,7 @@ class InjectionSettings(ExperimentSettings):
     rate: Annotated[float, Option("Its learning rate.")] = 0.05
     contrast_facts: int = 8
 
+    @override
     def check(self, model: NeuronModel) -> None:
         """Raise ConfigError on a setting that is out of range."""
         for share in (*self.ratios, *self.shares):

@@ -65,7 +65,7 @@ def command(
     plugin: options.Plugin = None,
     out: Annotated[Path, typer.Option(help="Folder for rows, figures, report and manifest.")] = Path("runs/compare"),
     overwrite: options.Overwrite = False,
-    config: options.Config = None,
+    config: options.Config = None,  # noqa: ARG001  # read before all others, by `read_config`
 ) -> None:
     """Compare attribution methods on one model and its facts; write table, figures and report.
 
@@ -95,7 +95,7 @@ def command(
     }
     factors = [_factor(text) for text in grid or ()]
     for each in factors:
-        options.refuse(context, f"beside --grid {each.name}=…, which varies it", each.name)
+        options.refuse(context, each.name, beside=f"--grid {each.name}=…")
         settings.pop(each.name, None)
     _check_refinement(refinement, threshold, share)
     opened = options.open_model(model, dtype, device, chat)

@@ -38,11 +38,11 @@ def command(
     Example: kn-attrib facts --facts my_facts.jsonl --model zoo:gpt2-facts
     """
     if not model:
-        options.refuse(context, "without --model", "chat")
+        options.refuse(context, "chat", without="--model")
     if fact or model:
-        options.refuse(context, f"beside --{'fact' if fact else 'model'}, which shows one fact", "out", "overwrite")
+        options.refuse(context, "out", "overwrite", beside="--fact" if fact else "--model")
     if out is None:
-        options.refuse(context, "without --out", "overwrite")
+        options.refuse(context, "overwrite", without="--out")
     else:
         check_new_file(out, overwrite)
     chosen = options.open_facts(facts, relations, answer_words)

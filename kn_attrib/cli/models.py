@@ -29,7 +29,7 @@ def command(
     Example: kn-attrib models --check zoo:gpt2-facts
     """
     if not check:
-        options.refuse(context, "without --check MODEL", "ffn_pattern", "chat", "dtype", "device")
+        options.refuse(context, "ffn_pattern", "chat", "dtype", "device", without="--check")
     if check:
         model = options.open_model(check, dtype, device, chat, ffn_pattern)
         typer.echo(f"{model!r}\n")

@@ -98,13 +98,13 @@ def given(context: typer.Context, option: str) -> bool:
     return source is not None and source.name != "DEFAULT"
 
 
-def refuse(context: typer.Context, when: str, *options: str) -> None:
-    """Raise on options that were given and have nothing to say.
+def refuse(context: typer.Context, *options: str, without: str = "", beside: str = "") -> None:
+    """Raise on options that were given and change nothing without another one, or beside it.
 
     Parameters
     ----------
-    when : why they have not, e.g. "without --out".
     options : named as the command's parameters.
+    without, beside : the other option; one of the two.
 
     Raises
     ------
@@ -112,7 +112,10 @@ def refuse(context: typer.Context, when: str, *options: str) -> None:
     """
     for option in options:
         if given(context, option):
-            raise ConfigError(f"--{option.replace('_', '-')} changes nothing {when}; leave one of them out.")
+            name = f"--{option.replace('_', '-')}"
+            do = f"give {without} too, or leave it out" if without else "leave one of them out"
+            where = f"without {without}" if without else f"beside {beside}"
+            raise ConfigError(f"{name} changes nothing {where}; {do}.")
 
 
 def prepare(out: Path, overwrite: bool, plugin: list[str] | None = None) -> None:

@@ -47,18 +47,18 @@ def command(
     plugin: options.Plugin = None,
     out: Annotated[Path | None, typer.Option(help="Write all scores to this .safetensors file.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Write over the file.")] = False,
-    config: options.Config = None,
+    config: options.Config = None,  # noqa: ARG001  # read before all others, by `read_config`
 ) -> None:
     """Score every neuron for some facts and print the refined neurons of each.
 
     Example: kn-attrib score --fact capital:France --method integrated_gradients:dai2022 --out france.safetensors
     """
     if out is None:
-        options.refuse(context, "without --out", "overwrite")
+        options.refuse(context, "overwrite", without="--out")
     else:
         check_new_file(out, overwrite)
     if fact:
-        options.refuse(context, "beside --fact, which names the one", "limit")
+        options.refuse(context, "limit", beside="--fact")
     options.plugins(plugin)
     chosen = options.open_facts(facts, relations, answer_words)
     some = [chosen[fact]] if fact else list(chosen.spread(limit) if limit else chosen)

@@ -75,7 +75,7 @@ def arguments(kind: Kind, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     PromptError : there are others, which the model would not look at, or two for one stack.
     """
     stacks = READ if kind == "encoder-decoder" else READ[:1]
-    if sorted(next((i for i, names in enumerate(stacks) if name in names), -1) for name in inputs) != [*range(len(stacks))]:
+    if len(inputs) != len(stacks) or any(len(inputs.keys() & {*names}) != 1 for names in stacks):
         expected = " and ".join(f"one of {', '.join(names)}" for names in stacks)
         raise PromptError(f"inputs are {', '.join(inputs) or 'none'}; a {kind} model reads {expected}.")
 

@@ -177,6 +177,9 @@ class NeuronScores:
         """Write one ``.safetensors`` file: the tensors, and everything else as JSON in its metadata."""
         record = {name: getattr(self, name) for name in _RECORD}
         tensors = {name: getattr(self, name).contiguous() for name in _TENSORS if getattr(self, name) is not None}
+        if self.token_values is not None:
+            # Of answers of one token it is the tensor of values itself, and the format takes none twice.
+            tensors["token_values"] = tensors["token_values"].clone()
         with atomic_path(Path(path)) as temporary:
             save_file(tensors, temporary, metadata={"kn_attrib": json.dumps(record, ensure_ascii=False)})
 
