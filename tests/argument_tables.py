@@ -10,7 +10,7 @@ import torch
 
 from argument_cases import Case
 from argument_world import World
-from conftest import gpt2_tokenizer, tiny_gpt2
+from conftest import bert_tokenizer, gpt2_tokenizer, tiny_gpt2
 from kn_attrib import (
     Batch,
     Fact,
@@ -115,7 +115,8 @@ def of_models(w: World) -> dict[str, Case]:
         "NeuronModel": Case(
             encoding, {"model": pair[0], "tokenizer": chat, "kind": "causal", "name": "a"},
             {
-                "model": tiny_gpt2(1), "tokenizer": bert_tokenizer(), "kind": "masked", "name": "b", "ffn_pattern": "transformer.h.{i}.attn.c_proj",
+                "model": tiny_gpt2(1), "tokenizer": bert_tokenizer(), "kind": "masked", "name": "b",
+                "ffn_pattern": "transformer.h.{i}.attn.c_proj",
                 "compute": Compute("plain"), "chat": True,
             },
         ),
@@ -169,7 +170,6 @@ def of_interventions(w: World) -> dict[str, Case]:
 def of_scores(w: World) -> dict[str, Case]:
     pair, whole = w.scores, Refinement(threshold=0.5, share=0.5)
     often = Refinement(threshold=0.5, share=0.1, min_prompts=2)
-    shares = whole.shares(w.one.values)
     settings: dict[str, Any] = {
         "threshold": 0.9, "share": 0.1, "strict": True, "min_prompts": 3, "adaptive": True, "percentile": 50.0, "k": 3,
     }  # fmt: skip
@@ -188,7 +188,7 @@ def of_scores(w: World) -> dict[str, Case]:
 
     return {
         "Refinement": Case(refinement, {}, settings, beside),
-        "Refinement.keep": Case(often.keep, {"shares": shares, "n_prompts": 3}, {"n_prompts": 1}),
+        "Refinement.keep": Case(often.keep, {"shares": torch.tensor([[2 / 3, 1 / 3]]), "n_prompts": 3}, {"n_prompts": 6}),
         "Refinement.preset": Case(
             preset, {"name": "dai2022", "changes": {}},
             {"name": "eleuther", "changes": {"share": 0.1}},

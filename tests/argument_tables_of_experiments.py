@@ -258,7 +258,7 @@ def of_plants(w: World) -> dict[str, Case]:
                 "limit": 1, "max_prompts": 2, "contrast_facts": 4, "seed": 1, "progress": True,
             },
             {"max_prompts": {"methods": ["activation"]},
-             "contrast_facts": {"methods": [CONTRASTING]}, "seed": {"split": "all"}},
+             "contrast_facts": {"methods": ["contrastive_joint_ig(steps=1, layer_steps=1)"]}, "seed": {"split": "all"}},
         ),
     }  # fmt: skip
 
@@ -286,7 +286,8 @@ def of_protocols(w: World) -> dict[str, Case]:
         "run_deletion": Case(
             run_in(w, run_deletion), {**shared, "ratios": (0.05,), "negatives": 1},
             {
-                **other, "seed": 3, "ratios": (0.1,), "negatives": 2, "text": SENTENCES, "sentences": 1, "first_layer": 1,
+                **other, "seed": 3, "ratios": (0.1,), "negatives": 2, "text": SENTENCES, "sentences": 1,
+                "first_layer": 1,
             },
             beside,
         ),
@@ -302,7 +303,8 @@ def of_experiments(w: World) -> dict[str, Case]:
         result = run.run()
         return result.tables(), run.journal.folder is not None
 
-    begun = DeletionProtocol(w.bert, w.facts, ["activation", "random", CONTRASTING], short, progress=False)
+    several = dataclasses.replace(short, limit=4)
+    begun = DeletionProtocol(w.bert, w.facts, ["activation", "random", CONTRASTING], several, progress=False)
     done = begun.run()
     prompts = w.pool.prompts
 

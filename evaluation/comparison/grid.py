@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import yaml
 
 from kn_attrib.errors import ConfigError, unknown
 from kn_attrib.evaluation.comparison.compare import compare
+from kn_attrib.evaluation.comparison.settings import Settings
 from kn_attrib.evaluation.records.folder import open_folder
 from kn_attrib.evaluation.records.journal import Journal
 from kn_attrib.evaluation.records.provenance import identity_of
@@ -137,7 +137,7 @@ def compare_grid(
 
 def _check_settings(factors: Sequence[Factor], settings: Mapping[str, Any]) -> None:
     """Raise on settings that `compare` does not take, and on those that vary."""
-    known = inspect.signature(compare).parameters.keys() - {"model", "facts", "methods", "folder", "overwrite"}
+    known = {field.name for field in fields(Settings)} | {"progress"}
     for name in settings:
         if name not in known:
             raise ConfigError(unknown("setting", name, known))

@@ -130,8 +130,6 @@ def select_facts(
     for name, value in (("limit", limit), ("max_prompts", max_prompts)):
         if value is not None and value < 1:
             raise ConfigError(f"{name} is {value}; expected at least 1, or None for all.")
-    if not 0 <= known_share <= 1:
-        raise ConfigError(f"known_share is {known_share}; expected a share from 0 to 1.")
     prompts, without_prompt = _encode(model, facts, "prompts", max_prompts)
     held_out, without_held_out = _encode(model, facts, "held_out", None)
     _say_repeats(facts, [*without_prompt.values(), *without_held_out.values()])
