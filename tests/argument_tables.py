@@ -169,6 +169,7 @@ def of_interventions(w: World) -> dict[str, Case]:
 
 def of_scores(w: World) -> dict[str, Case]:
     pair, whole = w.scores, Refinement(threshold=0.5, share=0.5)
+    shares = torch.tensor([[2 / 3, 1 / 3]])
     often = Refinement(threshold=0.5, share=0.1, min_prompts=2)
     settings: dict[str, Any] = {
         "threshold": 0.9, "share": 0.1, "strict": True, "min_prompts": 3, "adaptive": True, "percentile": 50.0, "k": 3,
@@ -188,7 +189,7 @@ def of_scores(w: World) -> dict[str, Case]:
 
     return {
         "Refinement": Case(refinement, {}, settings, beside),
-        "Refinement.keep": Case(often.keep, {"shares": torch.tensor([[2 / 3, 1 / 3]]), "n_prompts": 3}, {"n_prompts": 6}),
+        "Refinement.keep": Case(often.keep, {"shares": shares, "n_prompts": 3}, {"n_prompts": 6}),
         "Refinement.preset": Case(
             preset, {"name": "dai2022", "changes": {}},
             {"name": "eleuther", "changes": {"share": 0.1}},

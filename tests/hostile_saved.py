@@ -74,6 +74,12 @@ def session_facts() -> FactSet:
 
 
 @pytest.fixture
+def small() -> dict[str, Any]:
+    """Settings of the saved comparisons."""
+    return SETTINGS
+
+
+@pytest.fixture
 def damaged(saved: Path, tmp_path: Path) -> Path:
     """A copy of the saved things, to be damaged."""
     shutil.copytree(saved, tmp_path / "saved")

@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hostile_commands import assert_says, said_by
-from hostile_saved import SETTINGS
 from kn_attrib import Comparison, FactSet, NeuronModel, NeuronScores, NeuronSet
 from kn_attrib.errors import KnAttribError, NeuronError, StoreError
 from kn_attrib.evaluation.comparison.grid import Factor, compare_grid
@@ -293,21 +292,27 @@ def test_a_damaged_grid(damaged: Path, file: str, damage: Damage, said: str) -> 
      ("threshold=0.1/manifest.json", holds(b"[]"), "it holds list; expected a JSON object")],
 )  # fmt: skip
 def test_a_damaged_combination_of_a_grid(
-    damaged: Path, load_tiny: Callable[..., NeuronModel], facts: FactSet, file: str, damage: Damage, said: str
+    damaged: Path,
+    load_tiny: Callable[..., NeuronModel],
+    facts: FactSet,
+    small: dict[str, Any],
+    file: str,
+    damage: Damage,
+    said: str,
 ) -> None:
     damage(damaged / "grid" / "combinations" / file)
     factors = [Factor("threshold", (0.1, 0.5))]
     with pytest.raises(StoreError, match=said):
-        compare_grid(load_tiny("masked"), facts, ["random"], factors, folder=damaged / "grid", **SETTINGS)
+        compare_grid(load_tiny("masked"), facts, ["random"], factors, folder=damaged / "grid", **small)
 
 
 def test_a_grid_of_another_kind_is_not_gone_on_with(
-    damaged: Path, load_tiny: Callable[..., NeuronModel], facts: FactSet
+    damaged: Path, load_tiny: Callable[..., NeuronModel], facts: FactSet, small: dict[str, Any]
 ) -> None:
     holds(b"[]")(damaged / "grid" / G)
     factors = [Factor("threshold", (0.1, 0.5))]
     with pytest.raises(StoreError, match="it holds list; expected a JSON object"):
-        compare_grid(load_tiny("masked"), facts, ["random"], factors, folder=damaged / "grid", **SETTINGS)
+        compare_grid(load_tiny("masked"), facts, ["random"], factors, folder=damaged / "grid", **small)
 
 
 UNITS: list[tuple[str, Damage, str]] = [
