@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import pandas as pd
 
-from kn_attrib.errors import ConfigError
+from kn_attrib.errors import ConfigError, check_kinds, listed
 from kn_attrib.evaluation.measure.known_facts import Selection, select_facts
 from kn_attrib.evaluation.records.folder import open_folder
 from kn_attrib.evaluation.records.journal import Entry
@@ -30,7 +30,6 @@ from kn_attrib.evaluation.records.text import TitledTable
 from kn_attrib.facts.facts import Fact
 from kn_attrib.facts.loading import load_facts
 from kn_attrib.facts.prompts import Prompt
-from kn_attrib.kinds import check_kinds, listed
 from kn_attrib.models.cost import spending
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.models.torch_defaults import torch_defaults

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,6 +54,16 @@ def package_cases(w: World) -> dict[str, Case]:
     return {**of_facts(w), **of_models(w), **of_interventions(w), **of_scores(w), **of_methods(w)}
 
 
+def written(save: Callable[[Path], None]) -> Callable[[Path], bool]:
+    """Whether there is a file where something was saved."""
+
+    def made(path: Path) -> bool:
+        save(path)
+        return path.is_file()
+
+    return made
+
+
 def of_facts(w: World) -> dict[str, Case]:
     fact = {f.name: getattr(w.fact, f.name) for f in dataclasses.fields(Fact)}
     changed = {"prompts": ("[Y] is.",), "held_out": (), "alternatives": ("Rome",)}
@@ -63,7 +74,7 @@ def of_facts(w: World) -> dict[str, Case]:
         "FactSet.of": Case(
             lambda relations: w.facts.of(*relations), {"relations": ["people"]}, {"relations": ["capital"]},
         ),
-        "FactSet.save": Case(lambda path: (w.facts.save(path), path.is_file()), {"path": w.new("facts.jsonl")}),
+        "FactSet.save": Case(written(w.facts.save), {"path": w.new("facts.jsonl")}),
         "FactSet.spread": Case(w.facts.spread, {"limit": 1}, {"limit": 2}),
         "FactSet.where": Case(w.facts.where, {"condition": bool}, {"condition": lambda fact: fact is w.fact}),
         "facts_from_templates": Case(
@@ -212,14 +223,14 @@ def of_scores(w: World) -> dict[str, Case]:
         "NeuronScores.for_fact": Case(pair.for_fact, {"fact": w.fact.id}, {"fact": w.other.id}),
         "NeuronScores.load": Case(NeuronScores.load, {"path": w.saved(pair, "a.safetensors")}),
         "NeuronScores.of_tokens": Case(pair.of_tokens, {"row": 0}, {"row": 1}),
-        "NeuronScores.save": Case(lambda path: (pair.save(path), path.is_file()), {"path": w.new("b.safetensors")}),
+        "NeuronScores.save": Case(written(pair.save), {"path": w.new("b.safetensors")}),
         "NeuronScores.to_frame": Case(pair.to_frame, {}, {"k": 2}),
         "NeuronScores.top_k": Case(pair.top_k, {"k": 1}, {"k": 2}),
         "Neuron": Case(Neuron, {"layer": 0, "index": 1}, {"layer": 1, "index": 2}),
         "NeuronSet": Case(NeuronSet, {}, {"neurons": [(0, 1)]}),
         "NeuronSet.jaccard": Case(NeuronSet([(0, 1)]).jaccard, {"other": NeuronSet()}),
         "NeuronSet.load": Case(NeuronSet.load, {"path": w.saved(NeuronSet(), "a.json")}),
-        "NeuronSet.save": Case(lambda path: (NeuronSet().save(path), path.is_file()), {"path": w.new("b.json")}),
+        "NeuronSet.save": Case(written(NeuronSet().save), {"path": w.new("b.json")}),
         "Pool.of": Case(w.pool.of, {"fact": w.fact}),
         "Pool.contrast": Case(w.pool.contrast, {"fact": w.fact}, {"fact": w.other, "same_relation": True}),
         "Pool.classes": Case(w.pool.classes, {"fact": w.fact, "label": "fact"}, {"label": "answer"}),

@@ -147,9 +147,9 @@ def of_results(w: World) -> dict[str, Case]:
 
     against = {"reference": "random", "where": {**cell, "metric": "relative_change"}}
     amplified = {**against["where"], "intervention": "amplify"}  # type: ignore[dict-item]
-    protocol = ProtocolResult(
-        *[c.rows[c.rows.method.isin(c.methods)]] * 3, {**c.manifest, "protocol": "x", "columns": c.columns}
-    )
+    manifest = {**c.manifest, "protocol": "x", "columns": c.columns}
+    known = c.rows[c.rows.method.isin(c.methods)]
+    protocol = ProtocolResult(known, known, known, manifest)
     text = {"column": "group", "where": {k: v for k, v in against["where"].items() if k != "group"}}  # type: ignore[attr-defined]
     of_text = {"column": "neurons", "percent": False, "where": {**text["where"], "intervention": "amplify"}}  # type: ignore[dict-item]
     planted = PlantedResult.load(w.saved(w.planted(), "planted"))

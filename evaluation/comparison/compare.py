@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from kn_attrib.errors import ConfigError
+from kn_attrib.errors import ConfigError, listed
 from kn_attrib.evaluation.comparison.run import ComparisonInterrupted, Run
 from kn_attrib.evaluation.comparison.settings import Settings
 from kn_attrib.evaluation.records.folder import open_folder
@@ -13,7 +13,6 @@ from kn_attrib.evaluation.report.comparison import Comparison
 from kn_attrib.evaluation.vocabulary import CONTROLS
 from kn_attrib.facts.facts import Fact
 from kn_attrib.facts.loading import load_facts
-from kn_attrib.kinds import listed
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.models.torch_defaults import torch_defaults
 from kn_attrib.scoring.method_specs import Method, labelled, make_method

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from kn_attrib.errors import ConfigError, unknown
+from kn_attrib.errors import ConfigError, check_kind, listed, unknown
 from kn_attrib.evaluation.comparison.compare import compare
 from kn_attrib.evaluation.comparison.settings import Settings
 from kn_attrib.evaluation.records.folder import open_folder
@@ -23,7 +23,6 @@ from kn_attrib.evaluation.report.comparison import Comparison
 from kn_attrib.evaluation.report.grid import GRID, Grid
 from kn_attrib.facts.facts import Fact, FactSet
 from kn_attrib.facts.loading import load_facts
-from kn_attrib.kinds import check_kind, listed
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.models.torch_defaults import torch_defaults
 from kn_attrib.scoring.method_specs import Method, make_method

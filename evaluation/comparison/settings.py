@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from kn_attrib.errors import ConfigError, NeuronError
+from kn_attrib.errors import ConfigError, NeuronError, check_kinds
 from kn_attrib.evaluation.vocabulary import CONTROLS, check_controls, check_interventions
-from kn_attrib.kinds import check_kinds
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.scoring.refinement import Refinement
 

@@ -14,14 +14,13 @@ import pandas as pd
 from sklearn.metrics import average_precision_score
 from tqdm import tqdm
 
-from kn_attrib.errors import ConfigError
+from kn_attrib.errors import ConfigError, check_kind, listed
 from kn_attrib.evaluation.planted.plant import Target
 from kn_attrib.evaluation.planted.result import PlantedResult
 from kn_attrib.evaluation.planted.suite import MODELS, SHIPPED, Item, Suite, load_suite, simple_facts
 from kn_attrib.evaluation.records.provenance import methods_of, stamp
 from kn_attrib.facts.facts import Fact
 from kn_attrib.facts.loading import load_facts
-from kn_attrib.kinds import check_kind, listed
 from kn_attrib.models.cost import spending
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.models.torch_defaults import torch_defaults

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from kn_attrib.errors import ConfigError, NeuronError
+from kn_attrib.errors import ConfigError, NeuronError, check_kinds
 from kn_attrib.facts.facts import Fact
-from kn_attrib.kinds import check_kinds
 from kn_attrib.neurons import Neuron, NeuronSet
 
 

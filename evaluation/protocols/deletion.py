@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from kn_attrib.errors import ConfigError
+from kn_attrib.errors import ConfigError, listed
 from kn_attrib.evaluation.experiment import Experiment, ExperimentSettings, Facts, Methods, Option, Rows
 from kn_attrib.evaluation.measure.known_facts import Candidate, queries_of
 from kn_attrib.evaluation.measure.perplexity import perplexity
@@ -25,7 +25,6 @@ from kn_attrib.evaluation.records.pages import CaptionedFigure
 from kn_attrib.evaluation.records.text import TitledTable
 from kn_attrib.facts.prompts import Text, by_text
 from kn_attrib.interventions.activations import suppress
-from kn_attrib.kinds import listed
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.randomness import numpy_generator
 

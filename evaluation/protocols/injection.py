@@ -11,7 +11,7 @@ import pandas as pd
 from torch import Tensor
 from typing_extensions import override
 
-from kn_attrib.errors import ConfigError, unknown
+from kn_attrib.errors import ConfigError, listed, unknown
 from kn_attrib.evaluation.experiment import Experiment, ExperimentSettings, Facts, Methods, Option, Rows
 from kn_attrib.evaluation.measure.known_facts import Candidate, queries_of
 from kn_attrib.evaluation.protocols.figures import INTERVALS, recall_by_method
@@ -24,7 +24,6 @@ from kn_attrib.evaluation.records.text import TitledTable
 from kn_attrib.facts.facts import Fact, FactSet
 from kn_attrib.facts.prompts import Prompt
 from kn_attrib.interventions.value_vectors import write_values
-from kn_attrib.kinds import listed
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.neurons import Neuron, NeuronSet
 from kn_attrib.randomness import numpy_generator

@@ -12,8 +12,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from kn_attrib.errors import ConfigError, unknown
-from kn_attrib.kinds import check_kind
+from kn_attrib.errors import ConfigError, check_kind, unknown
 from kn_attrib.models.products import HAS_ONEDNN, PRODUCTS
 from kn_attrib.models.torch_defaults import matmul_precision, torch_defaults
 

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kn_attrib.errors import ConfigError, NeuronError, unknown
-from kn_attrib.kinds import check_kinds
+from kn_attrib.errors import ConfigError, NeuronError, check_kinds, unknown
 from kn_attrib.neurons import Neuron, NeuronSet
 from kn_attrib.scoring.neuron_scores import NeuronScores
 

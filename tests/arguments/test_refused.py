@@ -56,7 +56,7 @@ def loaded(**given: Any) -> Callable[[World], Any]:
 
 
 def source(given: Any) -> Callable[[World], Any]:
-    return lambda w: load_model(w.bert if given is None else given)
+    return lambda w: load_model(given)
 
 
 def writing(**given: Any) -> Callable[[World], Any]:
@@ -85,7 +85,7 @@ CONTRADICTIONS: list[Refused] = [
     (loaded(dtype="float64", precision="medium"), "precision is 'medium', .* dtype is 'float64'; leave one"),
     (loaded(dtype="float64", products="onednn"), "products is 'onednn', .* the model is float64 on cpu"),
     (loaded(device=""), "device '' cannot be used"),
-    (source(None), "source is a NeuronModel, which is loaded already"),
+    (lambda w: load_model(w.bert), "source is a NeuronModel, which is loaded already"),
     (source(tiny_bert()), "source is BertForMaskedLM; expected zoo:NAME"),
     (source((tiny_bert(),)), "source is tuple; expected"),
     (source((bert_tokenizer(), tiny_bert())), "source is tuple; expected"),
@@ -171,7 +171,7 @@ def test_a_value_of_another_kind_is_named(call: Callable[[World], Any], said: st
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
-    assert Refinement(k=np.int64(3)) == Refinement(k=3)  # type: ignore[arg-type]
+    assert Refinement(k=np.int64(3)) == Refinement(k=3)
     assert Refinement(share=np.float64(0.5)).share == 0.5
 
 
@@ -179,7 +179,7 @@ def test_text_for_encoder_decoders_is_refused(w: World, monkeypatch: pytest.Monk
     monkeypatch.setattr(w.bert, "kind", "encoder-decoder")
     for given in ({"text": ["a b"]}, {"sentences": 3}):
         with pytest.raises(ConfigError, match="is for perplexity, which encoder-decoders have none of"):
-            run_deletion(w.bert, w.facts, ["random"], **given)  # type: ignore[arg-type]
+            run_deletion(w.bert, w.facts, ["random"], **given)
 
 
 def test_contrast_that_cannot_be_asked_is_said(w: World) -> None:
