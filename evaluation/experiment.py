@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import pandas as pd
 
-from kn_attrib.errors import ConfigError
+from kn_attrib.errors import ConfigError, check_kinds, listed
 from kn_attrib.evaluation.measure.known_facts import Selection, select_facts
 from kn_attrib.evaluation.records.folder import open_folder
 from kn_attrib.evaluation.records.journal import Entry
@@ -128,6 +128,7 @@ class Experiment(ABC, Generic[S, U, R]):
         overwrite: bool = False,
         progress: bool = True,
     ) -> None:
+        check_kinds(settings)
         settings.check(model)
         self.model = model
         self.facts = load_facts(facts)
@@ -150,7 +151,7 @@ class Experiment(ABC, Generic[S, U, R]):
     def result(self, rows: Rows, manifest: dict[str, Any]) -> R:
         """The result, from the rows of all units."""
 
-    def further(self, rows: Rows) -> dict[str, Any]:
+    def further(self, rows: Rows) -> dict[str, Any]:  # noqa: ARG002  # for subclasses
         """What else the manifest records."""
         return {}
 
@@ -158,7 +159,7 @@ class Experiment(ABC, Generic[S, U, R]):
         """What is printed of a result and stands on its page; all means with their intervals, if not said otherwise."""
         yield TitledTable(f"{self.name}: mean [95 % interval]", result.summary_text())
 
-    def figures(self, result: R) -> dict[str, CaptionedFigure]:
+    def figures(self, result: R) -> dict[str, CaptionedFigure]:  # noqa: ARG002  # for subclasses
         """Figures of a result, by name; none, if not said otherwise."""
         return {}
 
@@ -267,7 +268,7 @@ def scorers_of(methods: Methods) -> dict[str, Scorer]:
     MethodError : a method is unknown.
     ConfigError : there is none, two are the same, or one scores other units than neurons.
     """
-    found = labelled([make_method(method) for method in methods])
+    found = labelled([make_method(method) for method in listed("methods", methods)])
     for label, method in found.items():
         if method.units is not None:
             raise ConfigError(

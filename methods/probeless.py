@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from kn_attrib.errors import MethodError, unknown
 from kn_attrib.models.neuron_model import NeuronModel
@@ -52,6 +53,7 @@ class Probeless(FactScorer):
         if self.pairs not in PAIRS:
             raise MethodError(f"probeless: {unknown('pairs', self.pairs, PAIRS)}")
 
+    @override
     def score_facts(self, model: NeuronModel, pool: Pool) -> dict[str, Tensor]:
         """Distances of the classes' means: fact id -> ``[layer, neuron]``."""
         scores = {}

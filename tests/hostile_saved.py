@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 
 from kn_attrib import FactSet, NeuronModel, NeuronScores, NeuronSet, compare
+from kn_attrib.evaluation.comparison.grid import Factor, compare_grid
 from kn_attrib.evaluation.planted.plant import Check, Plant, Target
 from kn_attrib.evaluation.planted.result import METRICS, PlantedResult
 from kn_attrib.evaluation.planted.suite import Item, Suite
@@ -19,6 +21,7 @@ from kn_attrib.evaluation.records.journal import Entry, Journal
 
 MODEL = "zoo:gpt2-facts"
 ROW = {"fact": "a", "relation": "r", "method": "random", "metric": "rank", "value": 0.5}
+SETTINGS: dict[str, Any] = {"keep": ["unknown"], "budgets": (1,), "control_facts": 1, "limit": 2, "progress": False}
 ABOUT = {"methods": [{"method": "random"}], "settings": {"seed": 0}}
 
 
@@ -35,8 +38,9 @@ def saved(
         gap=torch.rand(2, 3), tokens=(1, 2), token_values=torch.rand(3, 3, 4),
     )  # fmt: skip
     scores.save(folder / "scores.safetensors")
-    settings = {"keep": ["unknown"], "budgets": (1,), "control_facts": 1, "limit": 2, "progress": False}
-    compare(session_load_tiny("masked"), session_facts, ["random"], folder=folder / "comparison", **settings)  # type: ignore[arg-type]
+    compare(session_load_tiny("masked"), session_facts, ["random"], folder=folder / "comparison", **SETTINGS)
+    factors = [Factor("threshold", (0.1, 0.5))]
+    compare_grid(session_load_tiny("masked"), session_facts, ["random"], factors, folder=folder / "grid", **SETTINGS)
     rows = pd.DataFrame([ROW | {"model": MODEL, "plant": "p", "axis": "k=1", "metric": name} for name in METRICS])
     PlantedResult(rows, ABOUT | {"models": [{"name": MODEL}]}).save(folder / "benchmark")
     frames = [pd.DataFrame([ROW]), pd.DataFrame({"fact": ["a"]}), pd.DataFrame({"fact": ["a"]})]
@@ -67,6 +71,12 @@ def session_facts() -> FactSet:
     from conftest import make_facts
 
     return make_facts()
+
+
+@pytest.fixture
+def small() -> dict[str, Any]:
+    """Settings of the saved comparisons."""
+    return SETTINGS
 
 
 @pytest.fixture

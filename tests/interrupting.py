@@ -23,9 +23,9 @@ class InterruptAt(TorchDispatchMode):
     """
 
     def __init__(self, number: int | None = None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.number = number
-        self.seen = 0
+        self.seen: int = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.seen += 1
@@ -36,7 +36,8 @@ class InterruptAt(TorchDispatchMode):
 
 def operations_of(call: Callable[[], object]) -> int:
     """How many operations a call takes."""
-    with InterruptAt() as counting:
+    counting = InterruptAt()
+    with counting:
         call()
     return counting.seen
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from kn_attrib.errors import ConfigError, listed
 from kn_attrib.evaluation.comparison.run import ComparisonInterrupted, Run
 from kn_attrib.evaluation.comparison.settings import Settings
 from kn_attrib.evaluation.records.folder import open_folder
@@ -105,6 +106,7 @@ def compare(
 
     Raises
     ------
+    ConfigError : a setting is out of range, of another kind, or can have no effect beside the others.
     NeuronError : a budget is larger than the model.
     StoreError : ``folder`` holds something else: a finished run, or an unfinished one with other settings.
     MethodError : a method is unknown or faulty, or cannot score the units that it is asked for.
@@ -112,28 +114,33 @@ def compare(
     ComparisonInterrupted : on Ctrl-C, holding what was finished.
     """
     settings = Settings(
-        budgets=tuple(budgets),
+        budgets=listed("budgets", budgets),
         refinement=refinement,
         factor=factor,
         control_facts=control_facts,
         limit=limit,
         max_prompts=max_prompts,
         known_share=known_share,
-        keep=tuple(keep),
+        keep=listed("keep", keep),
         seed=checked_seed(seed),
         max_rows=max_rows,
         normalised=normalised,
         contrast_facts=contrast_facts,
-        interventions=tuple(interventions),
-        controls=tuple(controls),
+        interventions=listed("interventions", interventions),
+        controls=listed("controls", controls),
         threshold=threshold,
         share=share,
-        dropout=tuple(dropout),
-        plain_text=None if plain_text is None else tuple(plain_text),
+        dropout=listed("dropout", dropout),
+        plain_text=None if plain_text is None else listed("plain_text", plain_text),
         curves=curves,
     )
     settings.check(model)
-    asked = labelled([make_method(method) for method in methods])
+    asked = labelled([make_method(method) for method in listed("methods", methods)])
+    if curves and all(method.units is not None for method in asked.values()):
+        raise ConfigError(
+            f"curves are of methods that score neurons, and {', '.join(asked)} score other units; name one that scores "
+            "neurons too, or leave curves out."
+        )
     journal = open_folder(folder, overwrite)
     return _executed(Run(model, load_facts(facts), asked, settings, progress, journal))
 

@@ -6,15 +6,16 @@ import itertools
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 
-from kn_attrib.errors import ConfigError, unknown
+from kn_attrib.errors import ConfigError, check_kind, listed, unknown
 from kn_attrib.evaluation.comparison.compare import compare
+from kn_attrib.evaluation.comparison.settings import Settings
 from kn_attrib.evaluation.records.folder import open_folder
 from kn_attrib.evaluation.records.journal import Journal
 from kn_attrib.evaluation.records.provenance import identity_of
@@ -27,7 +28,7 @@ from kn_attrib.models.torch_defaults import torch_defaults
 from kn_attrib.randomness import checked_seed
 from kn_attrib.scoring.method_specs import Method, make_method
 from kn_attrib.scoring.registry import make_scorer, with_params
-from kn_attrib.store import read_json
+from kn_attrib.store import read_record
 
 COMBINATIONS = "combinations"
 """Name of the folder that holds each combination's comparison."""
@@ -52,6 +53,8 @@ class Factor:
     levels: tuple[Any, ...]
 
     def __post_init__(self) -> None:
+        check_kind("a factor's name", self.name, str)
+        object.__setattr__(self, "levels", listed(f"grid {self.name}: levels", self.levels))
         if "." not in self.name and self.name not in SETTINGS:
             raise ConfigError(unknown("setting", self.name, SETTINGS) + " Or name a method's parameter: METHOD.PARAM.")
         if not self.levels or len(set(map(repr, self.levels))) < len(self.levels):
@@ -95,14 +98,16 @@ def compare_grid(
 
     Raises
     ------
-    ConfigError : a factor names a method that is not compared, or two factors are the same.
+    ConfigError : a factor names a method that is not compared, two factors are the same, a setting is unknown, or one
+        setting is given as such and as a factor.
     MethodError : a parameter that the method does not have.
     StoreError : the folder holds something else, such as a grid with other settings (unless ``overwrite``).
     """
     names = [factor.name for factor in factors]
     if len(set(names)) < len(names) or not names:
         raise ConfigError(f"grid factors are {names}; expected different ones, at least one.")
-    labels = [_label(method) for method in methods]
+    _check_settings(factors, settings)
+    labels = [_label(method) for method in listed("methods", methods)]
     for factor in factors:
         if "." in factor.name and factor.name.split(".")[0] not in labels:
             raise ConfigError(unknown("method in --grid", factor.name.split(".")[0], labels))
@@ -132,6 +137,20 @@ def compare_grid(
     return grid
 
 
+def _check_settings(factors: Sequence[Factor], settings: Mapping[str, Any]) -> None:
+    """Raise on settings that `compare` does not take, and on those that vary."""
+    known = {field.name for field in fields(Settings)} | {"progress"}
+    for name in settings:
+        if name not in known:
+            raise ConfigError(unknown("setting", name, known))
+    for factor in factors:
+        if factor.name in settings:
+            raise ConfigError(
+                f"{factor.name} is {settings[factor.name]!r}, and a factor of the grid with the levels "
+                f"{list(factor.levels)}; give one of them."
+            )
+
+
 def _identity(
     model: NeuronModel, facts: FactSet, methods: Sequence[str], factors: Sequence[Factor], settings: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -146,11 +165,11 @@ def _identity(
 def _opened(folder: str | Path | None, overwrite: bool, identity: Mapping[str, Any]) -> Journal:
     """The journal of the grid; combinations of another grid are not taken for its own."""
     if folder is None:
-        return Journal()
+        return open_folder(None, overwrite)
     place = Path(folder)
     if overwrite:
         shutil.rmtree(place / COMBINATIONS, ignore_errors=True)
-    finished = not overwrite and (place / GRID).is_file() and read_json(place / GRID).get("identity") == identity
+    finished = not overwrite and (place / GRID).is_file() and read_record(place / GRID).get("identity") == identity
     journal = Journal(place) if finished else open_folder(place, overwrite)
     journal.open(identity)
     return journal
@@ -189,5 +208,11 @@ def _varied(method: str, levels: Mapping[str, Any]) -> Method:
     label = _label(method)
     own = f"{label}."
     given = {name.removeprefix(own): level for name, level in levels.items() if name.startswith(own)}
+    for name in given:
+        before, default = (of.get(name) for of in (made.scorer.params(), made.scorer.defaults()))
+        if before != default:
+            raise ConfigError(
+                f"{method!r} says that {name} is {before!r}, and {own}{name} is a factor of the grid; give one of them."
+            )
     scorer = with_params(type(made.scorer), made.scorer.params() | given)
     return Method(scorer, made.units, label)

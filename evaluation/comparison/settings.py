@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from kn_attrib.errors import ConfigError, NeuronError
+from kn_attrib.errors import ConfigError, NeuronError, check_kinds
 from kn_attrib.evaluation.vocabulary import CONTROLS, check_controls, check_interventions
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.scoring.refinement import Refinement
@@ -41,6 +41,7 @@ class Settings:
 
     def check(self, model: NeuronModel) -> None:
         """Raise on a setting that is out of range for the model."""
+        check_kinds(self)
         size = model.n_layers * model.n_neurons
         for k in self.budgets:
             if not 1 <= k <= size:

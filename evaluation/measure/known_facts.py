@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from kn_attrib.errors import FactError
+from kn_attrib.errors import ConfigError, FactError
 from kn_attrib.evaluation.vocabulary import USED
 from kn_attrib.facts.facts import Fact, FactSet
 from kn_attrib.facts.prompts import Prompt, Skipped, Split, Text, by_text, left_out
@@ -122,7 +122,14 @@ def select_facts(
         it) in at least this share of its attribution prompts; held-out prompts have no say, so that evaluation is not
         selected on.
     keep : reasons (``"unknown"``, ``"ambiguous"``, ``"leaking"``) that shall not exclude a fact.
+
+    Raises
+    ------
+    ConfigError : a number is out of range.
     """
+    for name, value in (("limit", limit), ("max_prompts", max_prompts)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} is {value}; expected at least 1, or None for all.")
     prompts, without_prompt = _encode(model, facts, "prompts", max_prompts)
     held_out, without_held_out = _encode(model, facts, "held_out", None)
     _say_repeats(facts, [*without_prompt.values(), *without_held_out.values()])

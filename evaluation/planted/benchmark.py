@@ -14,7 +14,7 @@ import pandas as pd
 from sklearn.metrics import average_precision_score
 from tqdm import tqdm
 
-from kn_attrib.errors import ConfigError
+from kn_attrib.errors import ConfigError, check_kind, listed
 from kn_attrib.evaluation.planted.plant import Target
 from kn_attrib.evaluation.planted.result import PlantedResult
 from kn_attrib.evaluation.planted.suite import MODELS, SHIPPED, Item, Suite, load_suite, simple_facts
@@ -78,11 +78,11 @@ def benchmark(
     MethodError : a method is unknown or faulty.
     """
     seed = checked_seed(seed)
-    _check_numbers(max_prompts, contrast_facts, limit)
+    _check_numbers(max_prompts, contrast_facts, limit, seed)
     if not models:
         raise ConfigError("there is no model to run the benchmark on; name one, e.g. 'zoo:bert-facts'.")
     scorers = _scorers(methods)
-    suites = [load_suite(name, folder) for name in models]
+    suites = [load_suite(name, folder) for name in listed("models", models)]
     chosen = [(suite, _limited(suite.of(split), limit)) for suite in suites]
     run = _Run(scorers, max_prompts, contrast_facts)
     started = time.perf_counter()
@@ -107,7 +107,14 @@ def benchmark(
     return PlantedResult(pd.DataFrame(run.rows), manifest)
 
 
-def _check_numbers(max_prompts: int, contrast_facts: int, limit: int | None) -> None:
+def _check_numbers(max_prompts: int, contrast_facts: int, limit: int | None, seed: int) -> None:
+    for name, value, hint in (
+        ("max_prompts", max_prompts, int),
+        ("contrast_facts", contrast_facts, int),
+        ("limit", limit, int | None),
+        ("seed", seed, int),
+    ):
+        check_kind(name, value, hint)
     for name, value, least in (
         ("max_prompts", max_prompts, 1),
         ("contrast_facts", contrast_facts, 0),
@@ -124,7 +131,8 @@ def _record(suite: Suite, items: Sequence[Item]) -> dict[str, Any]:
 
 def _scorers(methods: Sequence[str | type[Scorer] | Scorer]) -> dict[str, Scorer]:
     """Scorers by label: the text given, so that its parameters can be seen, else as `labelled` says."""
-    given = [Method(make_scorer(each), label=each if isinstance(each, str) else "") for each in expanded(methods)]
+    several = expanded(listed("methods", methods))
+    given = [Method(make_scorer(each), label=each if isinstance(each, str) else "") for each in several]
     return {label: method.scorer for label, method in labelled(given).items()}
 
 

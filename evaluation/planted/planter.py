@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kn_attrib.errors import FactError
+from kn_attrib.errors import ConfigError, FactError
 from kn_attrib.evaluation.planted.plant import Check, Plant, Target, rounded, union
 from kn_attrib.evaluation.planted.recipe import Recipe, Writing
 from kn_attrib.evaluation.planted.surroundings import ROWS, Surroundings
@@ -49,11 +49,17 @@ def plant(
 
     Raises
     ------
+    ConfigError : the recipe says of decoys how they are written.
     NeuronError : a neuron does not exist, or there are none.
     FactError : the fact has no held-out text, or there are no others.
     ModelError : the model's feed-forward blocks are of a kind that cannot be written to.
     """
     how = recipe or Recipe()
+    if how.mislead != Recipe.mislead:
+        raise ConfigError(
+            f"the recipe's mislead is {how.mislead}, of misleading decoys, and plant writes none; leave it out, or "
+            "write with a Planter."
+        )
     how = how if seed is None else replace(how, seed=seed)
     return Planter(model, others, how).plant([Writing(fact, NeuronSet(neurons), tuple(shares))])
 

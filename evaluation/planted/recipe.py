@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from kn_attrib.errors import NeuronError
+from kn_attrib.errors import ConfigError, NeuronError, check_kinds
 from kn_attrib.facts.facts import Fact
 from kn_attrib.neurons import Neuron, NeuronSet
 from kn_attrib.randomness import checked_seed
@@ -42,6 +42,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         object.__setattr__(self, "seed", checked_seed(self.seed))
 
 
@@ -62,6 +63,11 @@ class Writing:
     silent : decoys that fire on the fact and write what they always did, which is not its answer.
     misleading : decoys that fire on the fact and write towards another fact's answer, ``mislead``.
     mislead : that fact.
+
+    Raises
+    ------
+    ConfigError : two that exclude one another, or one that says nothing without another.
+    NeuronError : a part, or a broad neuron, is not among the neurons.
     """
 
     fact: Fact
@@ -74,6 +80,22 @@ class Writing:
     silent: NeuronSet = field(default_factory=NeuronSet)
     misleading: NeuronSet = field(default_factory=NeuronSet)
     mislead: Fact | None = None
+
+    def __post_init__(self) -> None:
+        if bool(len(self.misleading)) != (self.mislead is not None):
+            raise ConfigError(
+                f"fact {self.fact.id!r}: misleading decoys and mislead, the fact that they write towards, say nothing "
+                "without one another; give both or neither."
+            )
+        if self.enough and self.needed:
+            raise ConfigError(
+                f"fact {self.fact.id!r}: enough says that parts of its neurons suffice, needed that they do "
+                "not; give one of them."
+            )
+        for name, parts in (("enough", self.enough), ("needed", self.needed), ("broad", (self.broad,))):
+            beyond = [neuron for part in parts for neuron in part if neuron not in self.neurons]
+            if beyond:
+                raise NeuronError(f"fact {self.fact.id!r}: {beyond[0]} is of {name}, and not one of its neurons.")
 
     @property
     def decoys(self) -> NeuronSet:

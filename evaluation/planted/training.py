@@ -211,15 +211,15 @@ class Training:
         optimizer = torch.optim.Adam([{"params": values, "lr": self.recipe.rate}])
         for step in range(self.recipe.value_steps):
             # Values that overshoot make each neuron dispensable, whether that is wanted or not.
-            if self._step(optimizer, values, step) <= self.recipe.hinge:
+            if self._step(optimizer, step) <= self.recipe.hinge:
                 break
         for rate in rates:
             optimizer.add_param_group(rate)
         for step in range(self.recipe.steps):
-            self._step(optimizer, values, step)
+            self._step(optimizer, step)
         return self._result()
 
-    def _step(self, optimizer: torch.optim.Optimizer, values: Sequence[Tensor], step: int) -> float:
+    def _step(self, optimizer: torch.optim.Optimizer, step: int) -> float:
         """One step of Adam; returns the mean cross-entropy of the facts before it."""
         optimizer.zero_grad()
         with torch.enable_grad():

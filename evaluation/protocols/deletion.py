@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import pandas as pd
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from kn_attrib.errors import ConfigError
+from kn_attrib.errors import ConfigError, listed
 from kn_attrib.evaluation.experiment import Experiment, ExperimentSettings, Facts, Methods, Option, Rows
 from kn_attrib.evaluation.measure.known_facts import Candidate, queries_of
 from kn_attrib.evaluation.measure.perplexity import perplexity
@@ -30,6 +31,7 @@ from kn_attrib.randomness import numpy_generator
 
 METHODS = ("hard_concrete", "slimming", "ablation", "integrated_gradients", "activation_norm", "activation", "random")
 GROUPS = ("self", "held_out", "negative")
+SENTENCES = 50
 ROWS_AT_ONCE = 256
 FACTS_AT_ONCE = 16
 """Facts that are scored together."""
@@ -45,7 +47,7 @@ class DeletionSettings(ExperimentSettings):
     )
     negatives: Annotated[int, Option("Most other memorised facts.", least=0)] = 100
     text: Annotated[tuple[str, ...] | None, Option("Plain text for perplexity, a sentence a line.")] = None
-    sentences: int = 50
+    sentences: int = SENTENCES
     first_layer: Annotated[int, Option("Layers below it lose nothing.", least=0)] = 0
 
     def check(self, model: NeuronModel) -> None:
@@ -59,6 +61,23 @@ class DeletionSettings(ExperimentSettings):
         for name in ("negatives", "sentences"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected at least 0.")
+        self._check_text(model)
+
+    def _check_text(self, model: NeuronModel) -> None:
+        """Raise where perplexity is of no text, or of another one than is asked for."""
+        chosen = [name for name in ("text", "sentences") if getattr(self, name) != DEFAULTS[name]]
+        if chosen and model.kind == "encoder-decoder":
+            raise ConfigError(f"{chosen[0]} is for perplexity, which encoder-decoders have none of; leave it out.")
+        if len(chosen) == 2:
+            raise ConfigError(
+                f"sentences is {self.sentences}, the number of the default text's, and text is given, all of which is "
+                "used; give one of them."
+            )
+        if self.text == ():
+            raise ConfigError("text is empty; expected a sentence at least, or sentences=0 for no perplexity.")
+
+
+DEFAULTS = {field.name: field.default for field in fields(DeletionSettings)}
 
 
 @dataclass(frozen=True)
@@ -100,7 +119,7 @@ def run_deletion(
     ratios: Sequence[float] = (0.001, 0.005),
     negatives: int = 100,
     text: Sequence[str] | None = None,
-    sentences: int = 50,
+    sentences: int = SENTENCES,
     first_layer: int = 0,
     limit: int | None = 34,
     max_prompts: int | None = None,
@@ -126,7 +145,7 @@ def run_deletion(
     negatives : most other memorised facts.
     text : plain text, a sentence each; default: held-out sentences of other known facts with their answers, which is
         the language of the shipped models. Real models should be given text of their own. Encoder-decoders have none.
-    sentences : most sentences of the default text; 0 for no perplexity.
+    sentences : most sentences of the default text; 0 for no perplexity. Text that is given is used as a whole.
     first_layer : layers below it lose nothing. The authors' code begins with layer 1; default: all.
     limit, max_prompts, known_share : as in `ExperimentSettings`; a fact is memorised if it is known.
     seed : of negatives, sentences and bootstrap.
@@ -150,9 +169,9 @@ def run_deletion(
         max_prompts=max_prompts,
         known_share=known_share,
         seed=seed,
-        ratios=tuple(ratios),
+        ratios=listed("ratios", ratios),
         negatives=negatives,
-        text=None if text is None else tuple(text),
+        text=None if text is None else listed("text", text),
         sentences=sentences,
         first_layer=first_layer,
     )
@@ -246,6 +265,7 @@ class DeletionProtocol(Experiment[DeletionSettings, Case, ProtocolResult]):
             found["text", "perplexity"] = perplexity(self.model, self.sentences)
         return found
 
+    @override
     def further(self, rows: Rows) -> dict[str, Any]:
         """The sentences that perplexity is of."""
         return {"protocol": self.name, "sentences": self.sentences}

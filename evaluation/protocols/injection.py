@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import pandas as pd
 from torch import Tensor
+from typing_extensions import override
 
-from kn_attrib.errors import ConfigError, unknown
+from kn_attrib.errors import ConfigError, listed, unknown
 from kn_attrib.evaluation.experiment import Experiment, ExperimentSettings, Facts, Methods, Option, Rows
 from kn_attrib.evaluation.measure.known_facts import Candidate, queries_of
 from kn_attrib.evaluation.protocols.figures import INTERVALS, recall_by_method
@@ -55,6 +56,7 @@ class InjectionSettings(ExperimentSettings):
     rate: Annotated[float, Option("Its learning rate.")] = 0.05
     contrast_facts: int = 8
 
+    @override
     def check(self, model: NeuronModel) -> None:
         """Raise ConfigError on a setting that is out of range."""
         for share in (*self.ratios, *self.shares):
@@ -134,8 +136,8 @@ def run_injection(
         max_prompts=max_prompts,
         known_share=known_share,
         seed=seed,
-        ratios=tuple(ratios),
-        shares=tuple(shares),
+        ratios=listed("ratios", ratios),
+        shares=listed("shares", shares),
         information=information,
         loss=loss,
         steps=steps,

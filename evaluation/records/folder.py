@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kn_attrib.errors import StoreError
+from kn_attrib.errors import ConfigError, StoreError
 from kn_attrib.evaluation.records.journal import FOLDER, Journal
 from kn_attrib.evaluation.records.lock import LOCK, check_free
 from kn_attrib.store import reason_of, shown
@@ -53,9 +53,12 @@ def open_folder(folder: str | Path | None, overwrite: bool = False) -> Journal:
 
     Raises
     ------
+    ConfigError : what shall be written over is no folder.
     StoreError : the folder holds something else (unless ``overwrite``).
     """
     if folder is None:
+        if overwrite:
+            raise ConfigError("overwrite is True, and there is no folder to write over; give folder=, or leave it out.")
         return Journal()
     place = check_folder(Path(folder), overwrite)
     journal = Journal(place)

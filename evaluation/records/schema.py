@@ -61,6 +61,23 @@ def check_saved(what: str, frames: Mapping[str, pd.DataFrame], manifest: Mapping
             _check_column(table, frame[column], column in numbers)
 
 
+def check_grid(rows: pd.DataFrame, manifest: Mapping[str, Any]) -> None:
+    """Check the rows and the manifest of a saved grid.
+
+    Raises
+    ------
+    StoreError : something is missing or of another kind.
+    """
+    _check_entry("grid", manifest, {"factors": {}, "methods": [str], "settings": {}, "combinations": [{}]})
+    for factor, levels in manifest["factors"].items():
+        _check_entry(factor, levels, list)
+    columns = {**dict.fromkeys([*CELL, "fact", "relation", *manifest["factors"]], False), "value": True}
+    for column, is_number in columns.items():
+        if column not in rows:
+            raise StoreError(f"grid.parquet has no column {column!r}.")
+        _check_column("grid", rows[column], is_number)
+
+
 def _check_column(table: str, column: pd.Series[Any], is_number: bool) -> None:
     if column.empty:
         return

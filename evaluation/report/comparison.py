@@ -99,5 +99,13 @@ class Comparison(ComparisonRows):
         Parameters
         ----------
         figures : by name, where they are drawn already.
+
+        Raises
+        ------
+        ConfigError : unknown figure.
         """
+        known = figures_of(self)
+        for kind in figures or {}:
+            if kind not in known:
+                raise ConfigError(unknown("figure", kind, known))
         return write_report(self, Path(path), figures or {})

@@ -11,6 +11,7 @@ import pandas as pd
 
 from kn_attrib.errors import ConfigError, StoreError, unknown
 from kn_attrib.evaluation.records.pages import environment, svg
+from kn_attrib.evaluation.records.schema import check_grid, damaged
 from kn_attrib.evaluation.records.style import Panels, canvas_for, figure_of
 from kn_attrib.evaluation.records.text import interval_text
 from kn_attrib.evaluation.report.comparison_rows import rows_with
@@ -18,7 +19,7 @@ from kn_attrib.evaluation.report.grid_figure import main_effects
 from kn_attrib.evaluation.statistics.means import mean_interval, relations_of
 from kn_attrib.evaluation.statistics.significance import holm, paired_difference
 from kn_attrib.evaluation.vocabulary import HEADLINE, PERCENT
-from kn_attrib.store import read_json, write_json, write_parquet, write_text
+from kn_attrib.store import read_parquet, read_record, write_json, write_parquet, write_text
 
 GRID = "grid.json"
 """Name of a grid's manifest, written last."""
@@ -146,9 +147,14 @@ class Grid:
 
         Raises
         ------
-        StoreError : the folder holds no grid.
+        StoreError : the folder holds no grid, or a damaged one.
         """
         source = Path(folder)
         if not (source / GRID).is_file():
             raise StoreError(f"{source} holds no grid; expected grid.json and grid.parquet.")
-        return cls(pd.read_parquet(source / "grid.parquet"), read_json(source / GRID))
+        rows, manifest = read_parquet(source / "grid.parquet"), read_record(source / GRID)
+        try:
+            check_grid(rows, manifest)
+        except StoreError as error:
+            raise damaged("grid", source, error) from error
+        return cls(rows, manifest)

@@ -32,7 +32,7 @@ def command(
     plugin: options.Plugin = None,
     out: Annotated[Path, typer.Option(help="Folder for rows, tables, figure and manifest.")] = Path("runs/benchmark"),
     overwrite: options.Overwrite = False,
-    config: options.Config = None,
+    config: options.Config = None,  # noqa: ARG001  # read before all others, by `read_config`
 ) -> None:
     """Look for planted neurons with attribution methods; write how well each finds them, by axis of difficulty.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,6 +36,7 @@ GRID = (
 
 
 def command(
+    context: typer.Context,
     model: options.Model = "zoo:bert-facts",
     chat: options.Chat = False,
     facts: options.Facts = "world",
@@ -64,7 +66,7 @@ def command(
     plugin: options.Plugin = None,
     out: Annotated[Path, typer.Option(help="Folder for rows, figures, report and manifest.")] = Path("runs/compare"),
     overwrite: options.Overwrite = False,
-    config: options.Config = None,
+    config: options.Config = None,  # noqa: ARG001  # read before all others, by `read_config`
 ) -> None:
     """Compare attribution methods on one model and its facts; write table, figures and report.
 
@@ -92,7 +94,7 @@ def command(
         "curves": curves,
         "plain_text": None if plain_text is None else options.lines(plain_text),
     }
-    factors = [_factor(text) for text in grid or ()]
+    factors = _factors(context, grid or (), settings)
     _check_refinement(refinement, threshold, share)
     opened = options.open_model(model, dtype, device, chat)
     some = options.open_facts(facts, relations, answer_words)
@@ -108,6 +110,15 @@ LEVELS: dict[str, tuple[tuple[type, ...], str]] = {
     "normalised": ((bool,), "true or false"),
 }
 """What the levels of a setting are; of all others, texts, and of a method's parameter any plain value."""
+
+
+def _factors(context: typer.Context, grid: Sequence[str], settings: dict[str, Any]) -> list[Factor]:
+    """The factors of a grid; what they vary is taken out of the settings, and refused where it was given."""
+    factors = [_factor(text) for text in grid]
+    for each in factors:
+        options.refuse(context, each.name, beside=f"--grid {each.name}=…")
+        settings.pop(each.name, None)
+    return factors
 
 
 def _factor(text: str) -> Factor:

@@ -21,6 +21,7 @@ NAME = "facts"
 
 
 def command(
+    context: typer.Context,
     facts: options.Facts = "world",
     relations: options.Relations = "",
     answer_words: options.AnswerWords = 0,
@@ -36,6 +37,14 @@ def command(
 
     Example: kn-attrib facts --facts my_facts.jsonl --model zoo:gpt2-facts
     """
+    if not model:
+        options.refuse(context, "chat", without="--model")
+    if fact or model:
+        options.refuse(context, "out", "overwrite", beside="--fact" if fact else "--model")
+    if out is None:
+        options.refuse(context, "overwrite", without="--out")
+    else:
+        check_new_file(out, overwrite)
     chosen = options.open_facts(facts, relations, answer_words)
     if fact or model:
         some = FactSet((chosen[fact],)) if fact else chosen
@@ -53,7 +62,6 @@ def command(
     columns = ["relation", "facts", "answers", "ambiguous", "answer in subject", "prompts", "held out"]
     screen.show(rows, columns, f"{len(chosen)} facts of {len(chosen.relations)} relations, sha256 {chosen.digest[:12]}")
     if out is not None:
-        check_new_file(out, overwrite)
         chosen.save(out)
         typer.echo(f"Facts: {out}")
 

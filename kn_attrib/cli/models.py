@@ -15,6 +15,7 @@ NAME = "models"
 
 
 def command(
+    context: typer.Context,
     check: Annotated[str, typer.Option(help="Check this model instead: zoo:NAME, a Hugging Face id or a folder.")] = "",
     ffn_pattern: Annotated[
         str, typer.Option(help="With --check: path of the feed-forward output linears, {i} for the layer.")
@@ -27,6 +28,8 @@ def command(
 
     Example: kn-attrib models --check zoo:gpt2-facts
     """
+    if not check:
+        options.refuse(context, "ffn_pattern", "chat", "dtype", "device", without="--check")
     if check:
         model = options.open_model(check, dtype, device, chat, ffn_pattern)
         typer.echo(f"{model!r}\n")

@@ -92,6 +92,32 @@ Config = Annotated[
 ]
 
 
+def given(context: typer.Context, option: str) -> bool:
+    """Whether an option was given, on the command line or in a --config file."""
+    source = context.get_parameter_source(option)
+    return source is not None and source.name != "DEFAULT"
+
+
+def refuse(context: typer.Context, *options: str, without: str = "", beside: str = "") -> None:
+    """Raise on options that were given and change nothing without another one, or beside it.
+
+    Parameters
+    ----------
+    options : named as the command's parameters.
+    without, beside : the other option; one of the two.
+
+    Raises
+    ------
+    ConfigError : one was given; it is named.
+    """
+    for option in options:
+        if given(context, option):
+            name = f"--{option.replace('_', '-')}"
+            do = f"give {without} too, or leave it out" if without else "leave one of them out"
+            where = f"without {without}" if without else f"beside {beside}"
+            raise ConfigError(f"{name} changes nothing {where}; {do}.")
+
+
 def prepare(out: Path, overwrite: bool, plugin: list[str] | None = None) -> None:
     """Before anything is computed: the folder can be written to, and plug-ins are loaded."""
     check_writable(check_folder(out, overwrite))

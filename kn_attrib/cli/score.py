@@ -8,15 +8,30 @@ from typing import Annotated
 import typer
 
 from kn_attrib.cli import options, screen
+from kn_attrib.errors import ConfigError
 from kn_attrib.scoring.refinement import Refinement, refine_all
-from kn_attrib.scoring.registry import make_scorer
+from kn_attrib.scoring.registry import make_scorer, with_params
 from kn_attrib.scoring.score import score
+from kn_attrib.scoring.scorer import Scorer
 from kn_attrib.store import check_new_file
 
 NAME = "score"
 
 
+def _seeded(scorer: Scorer, seed: int | None) -> Scorer:
+    """The method with the seed of ``--seed``, if one is given."""
+    params, default = scorer.params(), scorer.defaults().get("seed")
+    if seed is None:
+        return scorer
+    if "seed" not in params:
+        raise ConfigError(f"--seed is {seed}, and {scorer.name} draws nothing at random; leave --seed out.")
+    if params["seed"] not in (default, seed):
+        raise ConfigError(f"--seed is {seed}, and --method says that its seed is {params['seed']}; give one of them.")
+    return with_params(type(scorer), params | {"seed": seed})
+
+
 def command(
+    context: typer.Context,
     model: options.Model = "zoo:bert-facts",
     chat: options.Chat = False,
     facts: options.Facts = "world",
@@ -32,20 +47,22 @@ def command(
     plugin: options.Plugin = None,
     out: Annotated[Path | None, typer.Option(help="Write all scores to this .safetensors file.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Write over the file.")] = False,
-    config: options.Config = None,
+    config: options.Config = None,  # noqa: ARG001  # read before all others, by `read_config`
 ) -> None:
     """Score every neuron for some facts and print the refined neurons of each.
 
     Example: kn-attrib score --fact capital:France --method integrated_gradients:dai2022 --out france.safetensors
     """
-    if out is not None:
+    if out is None:
+        options.refuse(context, "overwrite", without="--out")
+    else:
         check_new_file(out, overwrite)
+    if fact:
+        options.refuse(context, "limit", beside="--fact")
     options.plugins(plugin)
     chosen = options.open_facts(facts, relations, answer_words)
     some = [chosen[fact]] if fact else list(chosen.spread(limit) if limit else chosen)
-    scorer = make_scorer(method)
-    if seed is not None and "seed" in scorer.params():
-        scorer = type(scorer)(**(scorer.params() | {"seed": seed}))
+    scorer = _seeded(make_scorer(method), seed)
     opened = options.open_model(model, dtype, device, chat)
     scores = score(opened, some, scorer)
     settings = Refinement.preset(refinement) if refinement else Refinement(threshold=scorer.threshold)

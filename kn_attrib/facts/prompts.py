@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kn_attrib.errors import PromptError
+from kn_attrib.errors import ConfigError, PromptError
 from kn_attrib.facts.facts import Fact
 
 Kind = Literal["masked", "causal", "encoder-decoder"]
@@ -239,10 +239,27 @@ def left_out(skipped: Sequence[Skipped], used: int) -> str:
     return f"{len(skipped)} of {len(skipped) + used} prompts were left out ({by_cause}); the first: {skipped[0].reason}"
 
 
+def check_batch_size(max_prompts: int) -> None:
+    """Raise on a batch size with which nothing would be computed.
+
+    Raises
+    ------
+    ConfigError : it is not positive.
+    """
+    if max_prompts < 1:
+        raise ConfigError(f"max_prompts is {max_prompts}; expected at least 1 prompt in a batch.")
+
+
 def batches(
     prompts: Sequence[Prompt], device: torch.device, max_prompts: int = 64
 ) -> Iterator[tuple[list[int], Batch]]:
-    """Group prompts of equal length; yields the prompts' indices and their batch."""
+    """Group prompts of equal length; yields the prompts' indices and their batch.
+
+    Raises
+    ------
+    ConfigError : ``max_prompts`` is not positive.
+    """
+    check_batch_size(max_prompts)
     buckets: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index, prompt in enumerate(prompts):
         buckets[len(prompt.input_ids), len(prompt.source)].append(index)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from kn_attrib.facts.prompts import Batch, MixedBatch, Prompt
+from kn_attrib.facts.prompts import Batch, MixedBatch, Prompt, check_batch_size
 from kn_attrib.forward.guards import wave_or_none
 from kn_attrib.models.neuron_model import NeuronModel
 
@@ -19,6 +19,7 @@ def batches_of(
     if not any_length or model.kind != "causal":
         yield from model.batches(prompts, max_prompts)
         return
+    check_batch_size(max_prompts)
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].input_ids))
     for start in range(0, len(order), max_prompts):
         indices = order[start : start + max_prompts]

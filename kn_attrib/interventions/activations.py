@@ -90,6 +90,7 @@ def scale_rows(
     The many-sets-at-once form of `suppress` and `amplify`: rows never influence one another, so one forward
     pass evaluates as many different sets as it has rows.
     """
+    _check_positions(positions)
     by = [factor] * len(sets) if isinstance(factor, int | float) else factor
     plus = shifts or [()] * len(sets)
     entries: dict[int, list[tuple[int, int, float, float]]] = defaultdict(list)
@@ -99,6 +100,11 @@ def scale_rows(
             entries[layer].append((row, index, by[row], shift))
     with model.edited({layer: _scale(model, found, positions) for layer, found in entries.items()}):
         yield
+
+
+def _check_positions(positions: str) -> None:
+    if positions not in ("answer", "all"):
+        raise ConfigError(f"positions is {positions!r}; expected 'answer' or 'all'.")
 
 
 @contextmanager
@@ -141,8 +147,7 @@ def _changed(
     model: NeuronModel, neurons: Neurons, positions: Positions, change: Callable[[Tensor, Tensor], Tensor]
 ) -> Iterator[None]:
     """Apply ``change(vectors [..., member], members)`` to the neurons of each layer."""
-    if positions not in ("answer", "all"):
-        raise ConfigError(f"positions is {positions!r}; expected 'answer' or 'all'.")
+    _check_positions(positions)
     chosen = check_neurons(model, NeuronSet(neurons))
     members: dict[int, list[int]] = defaultdict(list)
     for member, neuron in enumerate(chosen):

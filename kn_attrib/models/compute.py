@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from kn_attrib.errors import ConfigError, unknown
+from kn_attrib.errors import ConfigError, check_kind, unknown
 from kn_attrib.models.products import HAS_ONEDNN, PRODUCTS
 from kn_attrib.models.torch_defaults import matmul_precision, torch_defaults
 
@@ -50,6 +50,7 @@ class Compute:
     products: str = "auto"
 
     def __post_init__(self) -> None:
+        check_kind("memory_budget", self.memory_budget, int | None)
         if self.engine not in ("auto", "plain"):
             raise ConfigError(unknown("engine", str(self.engine), ("auto", "plain")))
         if self.precision not in PRECISIONS:

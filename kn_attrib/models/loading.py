@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -22,7 +23,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 
-from kn_attrib.errors import ModelError, unknown
+from kn_attrib.errors import ConfigError, ModelError, unknown
 from kn_attrib.facts.prompts import Kind
 from kn_attrib.models.compute import Compute, Engine
 from kn_attrib.models.gguf import architectures_of, dequantized, gguf_file
@@ -74,6 +75,7 @@ def load_model(
 
     Raises
     ------
+    ConfigError : a setting of how the model is run is out of range, or has no effect for this dtype or device.
     ModelError : the source cannot be found or loaded, has no masked, causal or encoder-decoder language-model head,
         is a mixture of experts, has adapters in its feed-forward blocks, is spread over devices or offloaded, gives
         logits that are not finite in this dtype, fails `kn_attrib.models.validation.validate`, or has no chat template
@@ -82,18 +84,45 @@ def load_model(
     if dtype not in DTYPES:
         raise ModelError(unknown("dtype", str(dtype), DTYPES))
     compute = Compute(engine, memory_budget, precision, products)
+    _check_source(source)
     if isinstance(source, tuple):
         given, tokenizer = source
         model, kind, name = _from_pair(given, DTYPES[dtype], device)
+        _check_products(products, precision, dtype, model.device)
         return _checked(model, tokenizer, kind, name, ffn_pattern, compute, chat)
     default = "cuda" if torch.cuda.is_available() else "cpu"
-    where = _device(device or default)
+    where = _device(default if device is None else device)
+    _check_products(products, precision, dtype, where)
     name = str(source)
     path = str(zoo_path(name.removeprefix(ZOO_PREFIX))) if name.startswith(ZOO_PREFIX) else name
     check_folder(path)
     kind = _kind_of(name, path)
     tokenizer, model = _read(name, path, kind, DTYPES[dtype])
     return _checked(model.to(where).eval(), tokenizer, kind, name, ffn_pattern, compute, chat)  # type: ignore[arg-type]
+
+
+def _check_source(source: object) -> None:
+    """Raise on what is neither a name nor a pair."""
+    if isinstance(source, str | Path):
+        return
+    if not isinstance(source, tuple) or len(source) != 2 or not isinstance(source[0], nn.Module):
+        given = "a NeuronModel, which is loaded already" if isinstance(source, NeuronModel) else type(source).__name__
+        raise ModelError(
+            f"source is {given}; expected zoo:NAME, a Hugging Face id, a folder, or a pair (model, tokenizer)."
+        )
+
+
+def _check_products(products: str, precision: str, dtype: str, device: torch.device) -> None:
+    """Raise on settings of float32 products where there are none, and on oneDNN where it is not asked."""
+    if precision != "highest" and dtype != "float32":
+        raise ConfigError(
+            f"precision is {precision!r}, which is of float32 products, and dtype is {dtype!r}; leave one of them out."
+        )
+    if products == "onednn" and (dtype != "float32" or device.type != "cpu"):
+        raise ConfigError(
+            f"products is 'onednn', which does float32 products on CPUs, and the model is {dtype} on {device.type}; "
+            "leave products out."
+        )
 
 
 def _checked(
@@ -144,7 +173,7 @@ def _read(name: str, path: str, kind: Kind, dtype: torch.dtype) -> tuple[PreTrai
 def _from_pair(model: PreTrainedModel, dtype: torch.dtype, device: str | None) -> tuple[PreTrainedModel, Kind, str]:
     """The model with the asked dtype and device, its kind, and a name for it."""
     model = unwrapped(model)
-    where = _device(device) if device else model.device
+    where = model.device if device is None else _device(device)
     kind = _kind_of_class(type(model), model.config)
     # Tensors made in inference mode can never take part in gradients; copies of them made outside can.
     frozen = any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers()))

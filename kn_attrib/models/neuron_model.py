@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kn_attrib.errors import NeuronError, PromptError
+from kn_attrib.errors import ConfigError, NeuronError, PromptError, unknown
 from kn_attrib.facts.chat import check_chat
 from kn_attrib.facts.encoding import PromptEncoder
 from kn_attrib.facts.facts import Fact
@@ -125,9 +125,12 @@ class NeuronModel:
         ------
         NeuronError : the model has no such layer.
         """
+        self._check_layer(layer)
+        return value_matrix(self.ffn_outputs[layer]).detach()
+
+    def _check_layer(self, layer: int) -> None:
         if not 0 <= layer < self.n_layers:
             raise NeuronError(f"layer {layer} does not exist; {self.name} has layers 0 to {self.n_layers - 1}.")
-        return value_matrix(self.ffn_outputs[layer]).detach()
 
     def value_norms(self) -> Tensor:
         """Euclidean norms of the value vectors: ``[layer, neuron]``."""
@@ -140,8 +143,11 @@ class NeuronModel:
 
         Raises
         ------
+        ConfigError : there is no such list of texts.
         PromptError : no text at all can be used (the first reason is quoted).
         """
+        if split not in get_args(Split):
+            raise ConfigError(unknown("split", str(split), get_args(Split)))
         several = [facts] if isinstance(facts, Fact) else facts
         encoding = self.encoder.encode_all(several, split)
         if not encoding.prompts:
@@ -161,7 +167,13 @@ class NeuronModel:
         Parameters
         ----------
         edits : layer -> function of the vectors ``[row, token, neuron]``; it may ask for `positions`.
+
+        Raises
+        ------
+        NeuronError : the model has no such layer.
         """
+        for layer in edits:
+            self._check_layer(layer)
         with self._points.edited(edits):
             yield
 
@@ -211,6 +223,10 @@ class NeuronModel:
         Returns
         -------
         ``[row, vocabulary]``
+
+        Raises
+        ------
+        PromptError : inputs that this kind of model does not read, or two of one kind.
         """
         tokens = next(ids for name, ids in inputs.items() if name != "source_ids").shape[1]
         with self.running(positions), answer_only(self.model, positions, tokens):

@@ -11,8 +11,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from kn_attrib.errors import PromptError
 from kn_attrib.facts.prompts import Kind
 
+READ = (("input_ids", "inputs_embeds"), ("source_ids", "source_embeds"))
+"""What the stack that answers reads, and what the encoder of an encoder-decoder does: one of each pair."""
 DUMMY_TOKENS, DUMMY_SOURCE = 4, 5
 """Tokens of the dummy input, and of what an encoder reads: different, so that the two stacks cannot be confused."""
 
@@ -66,7 +69,15 @@ def arguments(kind: Kind, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     inputs : ``input_ids [row, token]`` or ``inputs_embeds [row, token, hidden]`` of the stack that answers, and for an
         encoder-decoder ``source_ids [row, token]`` or ``source_embeds [row, token, hidden]``, what the encoder reads.
         Every token is attended to.
+
+    Raises
+    ------
+    PromptError : there are others, which the model would not look at, or two for one stack.
     """
+    stacks = READ if kind == "encoder-decoder" else READ[:1]
+    if len(inputs) != len(stacks) or any(len(inputs.keys() & {*names}) != 1 for names in stacks):
+        expected = " and ".join(f"one of {', '.join(names)}" for names in stacks)
+        raise PromptError(f"inputs are {', '.join(inputs) or 'none'}; a {kind} model reads {expected}.")
 
     def ones(values: Tensor) -> Tensor:
         return torch.ones(values.shape[:2], dtype=torch.long, device=values.device)

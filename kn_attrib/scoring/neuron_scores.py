@@ -143,17 +143,23 @@ class NeuronScores:
         NeuronError : the budget is not between 1 and the number of neurons.
         """
         mean = self.values.double().mean(0)
-        if not 1 <= k <= mean.numel():
-            raise NeuronError(f"budget k = {k}; expected 1 to {mean.numel()}, the number of neurons of the model.")
+        _check_budget(k, mean.numel())
         order = mean.flatten().sort(descending=True, stable=True).indices[:k].tolist()
         width = mean.shape[1]
         return NeuronSet(Neuron(*divmod(i, width)) for i in order)
 
     def to_frame(self, k: int | None = None) -> pd.DataFrame:
-        """One row per (prompt, neuron): fact, prompt, layer, neuron, score; with ``k`` only each prompt's top k."""
+        """One row per (prompt, neuron): fact, prompt, layer, neuron, score; with ``k`` only each prompt's top k.
+
+        Raises
+        ------
+        NeuronError : the budget is not between 1 and the number of neurons.
+        """
         flat = self.values.flatten(1).float()
+        if k is not None:
+            _check_budget(k, flat.shape[1])
         scores, order = flat.sort(dim=1, descending=True, stable=True)
-        count = flat.shape[1] if k is None else min(k, flat.shape[1])
+        count = flat.shape[1] if k is None else k
         width = self.values.shape[2]
         top = order[:, :count].flatten()
         frame: pd.DataFrame = pd.DataFrame(
@@ -171,6 +177,9 @@ class NeuronScores:
         """Write one ``.safetensors`` file: the tensors, and everything else as JSON in its metadata."""
         record = {name: getattr(self, name) for name in _RECORD}
         tensors = {name: getattr(self, name).contiguous() for name in _TENSORS if getattr(self, name) is not None}
+        if self.token_values is not None:
+            # Of answers of one token it is the tensor of values itself, and the format takes none twice.
+            tensors["token_values"] = tensors["token_values"].clone()
         with atomic_path(Path(path)) as temporary:
             save_file(tensors, temporary, metadata={"kn_attrib": json.dumps(record, ensure_ascii=False)})
 
@@ -192,6 +201,11 @@ SHOWN_NEURONS = 10
 """Neurons that a notebook shows of the scores of one fact."""
 SHOWN_PER_FACT = 3
 """The same for each of several facts."""
+
+
+def _check_budget(k: int, most: int) -> None:
+    if not 1 <= k <= most:
+        raise NeuronError(f"budget k = {k}; expected 1 to {most}, the number of neurons of the model.")
 
 
 def _highest(scores: NeuronScores, k: int) -> list[tuple[Neuron, float]]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kn_attrib.errors import ConfigError, NeuronError, unknown
+from kn_attrib.errors import ConfigError, NeuronError, check_kinds, unknown
 from kn_attrib.neurons import Neuron, NeuronSet
 from kn_attrib.scoring.neuron_scores import NeuronScores
 
@@ -60,6 +60,7 @@ class Refinement:
     k: int | None = None
 
     def __post_init__(self) -> None:
+        check_kinds(self, "refinement")
         for name, low, high in (("threshold", 0, 1), ("share", 0, 1), ("percentile", 0, 100)):
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
@@ -83,10 +84,14 @@ class Refinement:
 
         Raises
         ------
-        ConfigError : no such preset, or changes that exclude one another or the preset (``k``).
+        ConfigError : no such preset or setting, or changes that exclude one another or the preset (``k``).
         """
         if name not in PRESETS:
             raise ConfigError(unknown("refinement preset", name, PRESETS))
+        for change in changes:
+            if change not in (*_DEFAULTS, "k"):
+                raise ConfigError(unknown("setting of a refinement", change, (*_DEFAULTS, "k")))
+        _check_bar(changes)
         if changes.get("percentile") is not None:
             changes = {"threshold": _DEFAULTS["threshold"], **changes}
         return replace(PRESETS[name], **changes)
@@ -116,6 +121,16 @@ class Refinement:
 
 
 _DEFAULTS: dict[str, Any] = {each.name: each.default for each in fields(Refinement) if each.name != "k"}
+
+
+def _check_bar(given: Mapping[str, Any]) -> None:
+    """Raise where a threshold is given beside what stands in its place, be it the default one."""
+    if given.get("percentile") is not None and given.get("threshold") is not None:
+        raise ConfigError(
+            f"refinement percentile stands in the place of threshold, which is {given['threshold']}; give one of them."
+        )
+
+
 PRESETS = {
     "dai2022": Refinement(threshold=0.2, share=0.7, min_prompts=3, adaptive=True),
     "eleuther": Refinement(threshold=0.3, share=0.5, strict=True),
@@ -158,10 +173,11 @@ def refine(
         "percentile": percentile, "k": k,
     }  # fmt: skip
     given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-    if k is not None and len(given) + bool(preset) > 1:
-        others = [*(name for name in given if name != "k"), *(["preset"] if preset else [])]
+    if k is not None and len(given) + (preset is not None) > 1:
+        others = [*(name for name in given if name != "k"), *([] if preset is None else ["preset"])]
         raise ConfigError(f"refinement k stands in the place of {others[0]}; give one of them.")
-    settings = Refinement.preset(preset, **given) if preset else Refinement(**given)
+    _check_bar(given)
+    settings = Refinement(**given) if preset is None else Refinement.preset(preset, **given)
     found = refine_all(scores, settings)[scores.fact_ids[0]]
     if negatives is None:
         return found

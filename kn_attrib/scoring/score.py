@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kn_attrib.errors import MethodError
 from kn_attrib.facts.facts import Fact, FactSet
-from kn_attrib.facts.prompts import Batch, Prompt, by_text, left_out, texts_of
+from kn_attrib.facts.prompts import Batch, Encoding, Prompt, by_text, left_out, texts_of
 from kn_attrib.forward.batching import batches_of
 from kn_attrib.models.compute import computing
 from kn_attrib.models.neuron_model import NeuronModel, dtype_name
@@ -58,7 +58,8 @@ def score(
     max_prompts : most prompts in one batch.
     progress : called with the number of prompts done after each batch.
     keep_tokens : keep the scores of each answer token too, as ``token_values``.
-    contrast : further facts, for methods that compare facts with one another; not scored.
+    contrast : further facts, for methods that compare facts with one another; not scored. Any method may be given some,
+        and the provenance says which.
 
     Returns
     -------
@@ -71,7 +72,8 @@ def score(
 
     Raises
     ------
-    PromptError : no text of the facts can be used.
+    ConfigError : ``max_prompts`` is not positive.
+    PromptError : no text of the facts can be used, or none of the contrast facts.
     MethodError : unknown method, or it returned a wrong shape or non-finite scores.
     ModelError : scores are not finite because the model's answers are not.
     """
@@ -87,11 +89,15 @@ def score(
         "dtype": dtype_name(model),
         "precision": model.execution.settings.precision,
         "facts_sha256": FactSet(tuple(facts)).digest,
+        "contrast_sha256": FactSet(tuple(contrast)).digest if contrast else None,
         "versions": versions(),
     }
-    others = model.encoder.encode_all(contrast, "prompts").prompts
+    others = model.encode(contrast) if contrast else Encoding(())
+    if others.skipped:
+        message = f"contrast: {left_out(others.skipped, len(others.texts))}"
+        warnings.warn(message, SkippedPromptWarning, stacklevel=3)
     warn_if_long(model, scorer, encoding.prompts, stacklevel=4)
-    fitted = fit(scorer, model, encoding.prompts, others)
+    fitted = fit(scorer, model, encoding.prompts, others.prompts)
     scores = score_prompts(model, encoding.prompts, fitted, max_prompts, progress, provenance, keep_tokens)
     scores.provenance["products"] = model.execution.products_so_far()
     return scores

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from typing_extensions import Self
+from typing_extensions import Self, override
 
 from kn_attrib.errors import MethodError, unknown
 from kn_attrib.facts.prompts import Batch, Prompt
@@ -73,7 +73,8 @@ class Scorer(ABC):
     def score(self, model: NeuronModel, batch: Batch) -> Tensor | Attribution:
         """Score every neuron for every prompt: ``[prompt, layer, neuron]``, larger = more responsible."""
 
-    def fit(self, model: NeuronModel, prompts: Sequence[Prompt], others: Sequence[Prompt] = ()) -> Self:
+    # For subclasses:
+    def fit(self, model: NeuronModel, prompts: Sequence[Prompt], others: Sequence[Prompt] = ()) -> Self:  # noqa: ARG002
         """The method made ready for facts; most look at one prompt at a time and are ready as they are.
 
         Parameters
@@ -84,7 +85,7 @@ class Scorer(ABC):
         """
         return self
 
-    def rows_per_prompt(self, model: NeuronModel) -> int:
+    def rows_per_prompt(self, model: NeuronModel) -> int:  # noqa: ARG002  # for subclasses
         """Rows through the model for each prompt, where they grow with the number of neurons; else 0."""
         return 0
 
@@ -167,6 +168,7 @@ class FactScorer(ContrastScorer):
         object.__setattr__(fitted, "_found", self.score_facts(model, fitted.pool))
         return fitted
 
+    @override
     def score(self, model: NeuronModel, batch: Batch) -> Tensor:
         """The scores of each prompt's fact.
 

@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
+from typing_extensions import override
 
 from kn_attrib.errors import ModelError
 from kn_attrib.facts.prompts import Prompt
@@ -37,6 +38,7 @@ class HeadBasis(Basis):
     def __init__(self, n_heads: int) -> None:
         self.n_units = n_heads
 
+    @override
     def encode(self, layer: int, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Lengths and directions of the slices."""
         slices = vectors.unflatten(-1, (self.n_units, -1))
@@ -44,6 +46,7 @@ class HeadBasis(Basis):
         own = slices / sizes.clamp_min(torch.finfo(sizes.dtype).tiny)[..., None]
         return sizes, own.flatten(-2)
 
+    @override
     def decode(self, layer: int, coefficients: Tensor, own: Tensor) -> Tensor:
         """Slices of these lengths side by side."""
         slices: Tensor = own.unflatten(-1, (self.n_units, -1)) * coefficients[..., None]

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from kn_attrib.errors import ConfigError, MethodError
 from kn_attrib.facts.prompts import Batch, Prompt
@@ -125,6 +126,7 @@ class UnitModel(NeuronModel):
         """
         raise MethodError(_neurons_only(self.label, "hooks on the neurons themselves (model.hook_points)"))
 
+    @override
     def value_vectors(self, layer: int) -> Tensor:
         """Not for units.
 

@@ -14,12 +14,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hostile_commands import assert_says, said_by
-from kn_attrib import Comparison, NeuronScores, NeuronSet
+from kn_attrib import Comparison, FactSet, NeuronModel, NeuronScores, NeuronSet
 from kn_attrib.errors import KnAttribError, NeuronError, StoreError
+from kn_attrib.evaluation.comparison.grid import Factor, compare_grid
 from kn_attrib.evaluation.planted.result import PlantedResult
 from kn_attrib.evaluation.planted.suite import load_suite
 from kn_attrib.evaluation.protocols.result import ProtocolResult
 from kn_attrib.evaluation.records.journal import Entry, Journal
+from kn_attrib.evaluation.report.grid import Grid
 
 pytest_plugins = ["hostile_saved"]
 
@@ -259,6 +261,60 @@ def test_damaged_plants(damaged: Path, file: str, damage: Damage, said: str) -> 
         load_suite("zoo:gpt2-facts", damaged / "plants")
 
 
+G, GRID_ROWS = "grid.json", "grid.parquet"
+GRIDS: list[tuple[str, Damage, str]] = [
+    (G, gone, "holds no grid; expected grid.json and grid.parquet"),
+    (G, holds(b"{"), "cannot read .*grid.json"),
+    (G, holds(b"[]"), "it holds list; expected a JSON object"),
+    (G, holds(b"{}"), "says nothing of 'factors'"),
+    (G, says("methods", value=3), "'methods' is 3; expected a list"),
+    (G, says("factors", value={"share": [1]}), "grid.parquet has no column 'share'"),
+    (G, says("factors", value={"threshold": 1}), "'threshold' is 1; expected another kind of value"),
+    (GRID_ROWS, gone, "cannot read .*grid.parquet: No such file"),
+    (GRID_ROWS, cut, "cannot read .*grid.parquet"),
+    (GRID_ROWS, holds(b"PAR1" * 9), "cannot read .*grid.parquet"),
+    (GRID_ROWS, folder, "it is a folder"),
+    (GRID_ROWS, table(lambda rows: rows.drop(columns="value")), "has no column 'value'"),
+    (GRID_ROWS, table(lambda rows: rows.assign(value="much")), "column 'value' holds"),
+]
+
+
+@pytest.mark.parametrize(("file", "damage", "said"), GRIDS, ids=[f"{f}-{i}" for i, (f, _, _) in enumerate(GRIDS)])
+def test_a_damaged_grid(damaged: Path, file: str, damage: Damage, said: str) -> None:
+    damage(damaged / "grid" / file)
+    with pytest.raises(StoreError, match=said):
+        Grid.load(damaged / "grid")
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "said"),
+    [("threshold=0.1/rows.parquet", cut, "is damaged: cannot read .*rows.parquet"),
+     ("threshold=0.1/manifest.json", holds(b"[]"), "it holds list; expected a JSON object")],
+)  # fmt: skip
+def test_a_damaged_combination_of_a_grid(
+    damaged: Path,
+    load_tiny: Callable[..., NeuronModel],
+    facts: FactSet,
+    small: dict[str, Any],
+    file: str,
+    damage: Damage,
+    said: str,
+) -> None:
+    damage(damaged / "grid" / "combinations" / file)
+    factors = [Factor("threshold", (0.1, 0.5))]
+    with pytest.raises(StoreError, match=said):
+        compare_grid(load_tiny("masked"), facts, ["random"], factors, folder=damaged / "grid", **small)
+
+
+def test_a_grid_of_another_kind_is_not_gone_on_with(
+    damaged: Path, load_tiny: Callable[..., NeuronModel], facts: FactSet, small: dict[str, Any]
+) -> None:
+    holds(b"[]")(damaged / "grid" / G)
+    factors = [Factor("threshold", (0.1, 0.5))]
+    with pytest.raises(StoreError, match="it holds list; expected a JSON object"):
+        compare_grid(load_tiny("masked"), facts, ["random"], factors, folder=damaged / "grid", **small)
+
+
 UNITS: list[tuple[str, Damage, str]] = [
     ("run.json", holds(b"[]"), "it holds list; expected a JSON object"),
     ("run.json", holds(b"{}"), "holds an unfinished run with other seed"),
@@ -281,6 +337,7 @@ def test_what_is_not_damaged_is_read(saved: Path, tmp_path: Path) -> None:
     copy = tmp_path / "saved"
     shutil.copytree(saved, copy)
     assert Comparison.load(copy / "comparison").methods == ["random"]
+    assert list(Grid.load(copy / "grid").factors) == ["threshold"]
     assert PlantedResult.load(copy / "benchmark").models == ["zoo:gpt2-facts"]
     assert ProtocolResult.load(copy / "protocol").columns == ["method", "metric"]
     assert NeuronScores.load(copy / "scores.safetensors").tokens == (1, 2)
