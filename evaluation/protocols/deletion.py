@@ -73,8 +73,6 @@ class DeletionSettings(ExperimentSettings):
                 f"sentences is {self.sentences}, the number of the default text's, and text is given, all of which is "
                 "used; give one of them."
             )
-        if self.text == ():
-            raise ConfigError("text is empty; expected a sentence at least, or sentences=0 for no perplexity.")
 
 
 DEFAULTS = {field.name: field.default for field in fields(DeletionSettings)}

@@ -99,7 +99,6 @@ CONTRADICTIONS: list[Refused] = [
         "says that steps is 8, and integrated_gradients.steps is a factor of the grid; give one",
     ),
     (lambda w: run_deletion(w.bert, w.facts, ["random"], text=["a b"], sentences=3), "sentences is 3, .* text is"),
-    (lambda w: run_deletion(w.bert, w.facts, ["random"], text=[]), "text is empty"),
     (lambda w: run_injection(w.bert, w.facts, ["random"], overwrite=True), "overwrite is True, and there is no folder"),
     (lambda w: plant(w.bert, w.fact, [(0, 1)], w.facts, recipe=Recipe(mislead=3.0)), "mislead is 3.0, of mis"),
     (writing(misleading=DECOYS), "misleading decoys and mislead, .* give both or neither"),
