@@ -12,6 +12,9 @@ from kn_attrib.evaluation.report.grid import Grid
 from kn_attrib.evaluation.report.leaderboard import BEYOND, has_leaderboard, leaderboard_text
 from kn_attrib.evaluation.report.questions import answers
 
+ANSWER = ("question", "short", "answer", "verdict")
+"""What the JSON document holds of an answer."""
+
 
 def publish(comparison: Comparison, out: Path) -> None:
     """Write figures and report, and print the tables."""
@@ -22,8 +25,7 @@ def publish(comparison: Comparison, out: Path) -> None:
     screen.say(comparison.verdict() + "\n", verdict=comparison.verdict())
     _print_tables(comparison)
     answered = answers(comparison)
-    said = ("question", "short", "answer", "verdict")
-    screen.give(answers=[{name: getattr(each, name) for name in said} for each in answered])
+    screen.give(answers=[{name: getattr(each, name) for name in ANSWER} for each in answered])
     for each in answered:
         screen.say(f"{each.question}\n  {each.short}\n    {each.answer}\n")
     files = {"folder": out, "report": report, "figures": [out / "figures" / f"{name}.svg" for name in figures]}

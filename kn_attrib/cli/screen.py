@@ -63,7 +63,7 @@ def show_frame(frame: pd.DataFrame, title: str = "", **values: object) -> None:
 
 @contextmanager
 def one_document() -> Iterator[None]:
-    """While active, nothing is printed; on leaving, what was given is, as one JSON document (unless there was an error).
+    """While active, nothing is printed; on leaving, what was given is, as one JSON document, if there was no error.
 
     What a plug-in prints goes to stderr.
     """
