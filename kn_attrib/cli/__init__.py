@@ -81,7 +81,7 @@ def _status() -> int:
     """Run the command that is asked for; returns the exit status."""
     try:
         # Without its own ways of showing errors; what a command ends with by typer.Exit is what comes back.
-        return app(standalone_mode=False) or 0
+        return app(prog_name="kn-attrib", standalone_mode=False) or 0
     except KnAttribError as error:
         return _failed(str(error))
     except UsageError as error:
