@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from transformers.utils import logging as transformers_logging
 
 from command_line import output, raise_from, run
 from kn_attrib import Comparison, NeuronScores, Refinement, get_method, list_methods, load_facts, refine_all
-from kn_attrib.cli import doctor, screen
+from kn_attrib.cli import doctor, plants, screen
+from kn_attrib.cli.modes import Modes
 from kn_attrib.errors import ConfigError
 from kn_attrib.evaluation.planted.build import build_suite
 from kn_attrib.evaluation.planted.result import PlantedResult
@@ -149,14 +151,24 @@ def test_benchmark_holds_means_and_differences(tmp_path: Path) -> None:
     assert Path(found["files"]["page"]).is_file()
 
 
-def test_plants_holds_what_was_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plants_holds_what_was_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("kn_attrib.evaluation.planted.axes.SINGLE", 1)
     monkeypatch.setattr("kn_attrib.cli.plants.build_suite", partial(build_suite, axes=["k=1"]))
-    found = document("plants", "--model", "zoo:gpt2-facts", "--out", tmp_path / "plants")
+    result = run("plants", "--model", "zoo:gpt2-facts", "--out", tmp_path / "plants", "--json")
+    assert "zoo:gpt2-facts k=1-0 " in result.stderr  # progress
+    found = json.loads(result.stdout)
     (made,) = found["models"]
     assert made["model"] == "zoo:gpt2-facts"
     assert 0 <= made["passed"] <= made["tried"]
     assert found["files"] == {"folder": str(tmp_path / "plants")}
+    # In a process of its own, which is told how much to say.
+    transformers_logging.disable_progress_bar()
+    again = plants._made_apart("zoo:gpt2-facts", 0, tmp_path / "again", Modes(quiet=True))
+    transformers_logging.enable_progress_bar()
+    assert again | {"seconds": 0} == made | {"seconds": 0}
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("protocol", ["inj", "del"])

@@ -172,7 +172,8 @@ def test_a_stopped_run_goes_on_with_or_without_them(
 
 
 def test_progress_is_no_setting_of_a_grid(tiny: NeuronModel, facts: FactSet, tmp_path: Path) -> None:
-    factors, settings = [Factor("threshold", (0.1, 0.5))], {"keep": ("unknown",), "budgets": (1,), "dropout": ()}
+    factors = [Factor("threshold", (0.1, 0.5))]
+    settings: dict[str, Any] = {"keep": ("unknown",), "budgets": (1,), "dropout": ()}
     found = compare_grid(tiny, facts, ["random"], factors, folder=tmp_path, progress=False, **settings)
     again = compare_grid(tiny, facts, ["random"], factors, folder=tmp_path, progress=True, **settings)
     assert again.rows.equals(found.rows)
