@@ -7,6 +7,7 @@ keywords of its function, the record in the manifest and (`Option`) the options 
 
 from __future__ import annotations
 
+import logging
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -30,7 +31,7 @@ from kn_attrib.evaluation.records.text import TitledTable
 from kn_attrib.facts.facts import Fact
 from kn_attrib.facts.loading import load_facts
 from kn_attrib.facts.prompts import Prompt
-from kn_attrib.models.cost import spending
+from kn_attrib.models.cost import cost_text, spending
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.models.torch_defaults import torch_defaults
 from kn_attrib.randomness import checked_seed
@@ -39,6 +40,7 @@ from kn_attrib.scoring.neuron_scores import NeuronScores
 from kn_attrib.scoring.score import fit, score_prompts
 from kn_attrib.scoring.scorer import Scorer
 
+LOG = logging.getLogger(__name__)
 Facts = str | Path | Sequence[Fact]
 Methods = Sequence[str | type[Scorer] | Scorer]
 Rows = dict[str, list[dict[str, Any]]]
@@ -197,6 +199,9 @@ class Experiment(ABC, Generic[S, U, R]):
                     rows[table] += _unpacked(found)
                 _add(cost, record["cost"])
                 update(1)
+                LOG.debug("%s: %d of %d units are done", self.name, number + 1, len(units))
+        for method, spent in cost.items():
+            LOG.info("%s: %s: %s", self.name, method, cost_text(spent))
         manifest = self._manifest(started, rows, cost)
         found = self.result(rows, manifest)
         if self.journal.folder is not None:

@@ -1,5 +1,6 @@
 """kn_attrib: find the feed-forward neurons that carry a fact, with any attribution method, and judge how well."""
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from kn_attrib._version import __version__
@@ -53,6 +54,9 @@ __all__ = [
     "set_activation",
     "suppress",
 ]
+
+# What is done is told as log records, to whoever listens; where nobody does, nothing is printed.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:

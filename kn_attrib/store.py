@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import tempfile
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
+LOG = logging.getLogger(__name__)
 LONGEST_SHOWN = 300
 RECORDED_PACKAGES = ("kn_attrib", "torch", "captum", "transformers", "scikit-learn", "numpy", "scipy", "pandas")
 
@@ -44,6 +46,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)
         yield temporary
         temporary.replace(path)
+        LOG.debug("wrote %s", path)
     except (OSError, SafetensorError) as error:  # a full disk, as safetensors tells of it
         raise StoreError(
             f"cannot write {path}: {reason_of(error)}. Nothing was left half-written; free space or choose another "

@@ -84,6 +84,7 @@ def compare_grid(
     *,
     folder: str | Path | None = None,
     overwrite: bool = False,
+    progress: bool = True,
     **settings: Any,
 ) -> Grid:
     """`compare` under every combination of the factors' levels (a full factorial design).
@@ -94,6 +95,7 @@ def compare_grid(
     factors : what varies. A factor ``"method.parameter"`` varies that method alone.
     folder : each combination is kept there as a comparison of its own, and a killed run goes on where it was.
     overwrite : start anew, whatever the folder holds.
+    progress : show progress bars.
     settings : of `compare`, the same in all combinations.
 
     Raises
@@ -119,7 +121,7 @@ def compare_grid(
     rows, manifests = [], []
     for combination in itertools.product(*(factor.levels for factor in factors)):
         levels = dict(zip(names, combination, strict=True))
-        found = _combination(model, given, methods, levels, folder, settings)
+        found = _combination(model, given, methods, levels, folder, progress, settings)
         named = {name: str(level) for name, level in levels.items()}
         rows.append(found.rows.assign(**named))
         manifests.append({"levels": named, "manifest": found.manifest})
@@ -185,6 +187,7 @@ def _combination(
     methods: Sequence[str],
     levels: Mapping[str, Any],
     folder: str | Path | None,
+    progress: bool,
     settings: Mapping[str, Any],
 ) -> Comparison:
     """The comparison with these levels, run or read."""
@@ -199,7 +202,7 @@ def _combination(
             found = Comparison.load(place)
             if found.complete:
                 return found
-    return compare(model, facts, varied, folder=place, **{**settings, **own})
+    return compare(model, facts, varied, folder=place, progress=progress, **{**settings, **own})
 
 
 def _varied(method: str, levels: Mapping[str, Any]) -> Method:

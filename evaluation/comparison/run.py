@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import Counter
@@ -28,12 +29,14 @@ from kn_attrib.evaluation.report.comparison import Comparison
 from kn_attrib.evaluation.vocabulary import USED
 from kn_attrib.facts.facts import FactSet
 from kn_attrib.facts.prompts import Prompt, Text, causes
+from kn_attrib.models.cost import cost_text
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.scoring.forecast import warn_if_long
 from kn_attrib.scoring.guarded import guarded
 from kn_attrib.scoring.method_specs import Method
 from kn_attrib.scoring.score import checked, fit
 
+LOG = logging.getLogger(__name__)
 SCORED_AT_ONCE, MEASURED_AT_ONCE = 64, 17
 """Facts of one unit of work: of scoring (more where a relation has more), and of interventions."""
 PROBED = 8
@@ -123,6 +126,7 @@ class Run:
             )
         if not selection.targets:
             raise selection.no_facts(f"none of the {len(self.facts)} facts can be judged on {self.model.name}")
+        LOG.info("%s: %d of %d facts are used", self.model.name, len(selection.targets), len(self.facts))
         return selection
 
     def _score(self, views: Views, scored: dict[str, MethodScores]) -> None:
@@ -138,6 +142,7 @@ class Run:
                     parts += self._scores(f"scores-{number}-{place}", fitted, update)
             joined = joined_scores(parts, views.cost[method.units])
             scored[label] = with_specific(joined, views.selection.relations)
+            LOG.info("%s: %d prompts scored, %s", label, joined.prompts, cost_text(joined.spent))
 
     def _scores(self, name: str, fitted: FittedScorer, update: Callable[[int], object]) -> list[MethodScores]:
         """One method's scores of a view's facts, chunk by chunk."""
@@ -164,6 +169,7 @@ class Run:
                     return Entry(frame=self._measure(views, scored, targets, plain, interventions, update))
 
                 rows.append(self.journal.get(f"rows-{number}", work).frame)
+                LOG.info("interventions: %d of %d chunks of facts are done", number + 1, len(todo))
 
     def _measure(
         self,

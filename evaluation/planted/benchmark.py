@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ from kn_attrib.scoring.registry import make_scorer
 from kn_attrib.scoring.score import score
 from kn_attrib.scoring.scorer import Scorer
 
+LOG = logging.getLogger(__name__)
 DIGITS = {"seconds": 5, "forwards": 1, "backwards": 1}
 """Decimals of what a method costs per prompt."""
 
@@ -89,8 +91,9 @@ def benchmark(
     n_plants = sum(len(items) for _, items in chosen)
     with tqdm(desc="plants", total=n_plants, disable=None if progress else True) as bar:
         for suite, items in chosen:
-            for _ in run.suite(suite, items):
+            for item in run.suite(suite, items):
                 bar.update()
+                LOG.info("%s: %s is searched", suite.model, item.name)
     settings = {
         "split": split,
         "limit": limit,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from kn_attrib.errors import StoreError
 from kn_attrib.evaluation.records.lock import leave, take
 from kn_attrib.store import atomic_path, read_parquet, read_record, read_tensors, write_json, write_parquet
 
+LOG = logging.getLogger(__name__)
 FOLDER = "unfinished"
 """Name of the journal's folder within the folder of a run."""
 
@@ -77,7 +79,12 @@ class Journal:
                 f"{self.folder} holds an unfinished run with other {differ}; ask for the same to go on with it, choose "
                 "another --out folder, or say --overwrite to start anew."
             )
+        LOG.info("going on with the unfinished run in %s, %d parts of which are done", self.folder, self._written())
         return True
+
+    def _written(self) -> int:
+        """How many units are on disk; each has a record, and so has the run."""
+        return 0 if self.place is None else len(list(self.place.glob("*.json"))) - 1
 
     def get(self, name: str, work: Callable[[], Entry]) -> Entry:
         """A finished unit, or the result of doing its work now."""

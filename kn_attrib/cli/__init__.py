@@ -7,11 +7,12 @@ import signal
 import sys
 import threading
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from kn_attrib.cli import benchmark, compare, doctor, facts, methods, models, plants, protocol, report, score
+from kn_attrib.cli.modes import with_modes
 from kn_attrib.errors import KnAttribError
 from kn_attrib.models.allocator import keep_freed_memory
 from kn_attrib.store import versions
@@ -42,9 +43,13 @@ def options(version: Version = False) -> None:
 
 
 for module in (compare, report, benchmark, plants, score, methods, models, facts, doctor):
-    app.command(module.NAME)(module.command)
+    app.command(module.NAME)(with_modes(module.command))
 
 app.add_typer(protocol.app, name=protocol.NAME)
+
+
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+"""What typer raises for options that are not there, or not so: the class has no public name of its own."""
 
 
 def _stop_in_order() -> None:
@@ -69,8 +74,32 @@ def main() -> None:
     with warnings.catch_warnings():
         # Without the file, line number and source that Python would add.
         warnings.showwarning = lambda message, *_: typer.echo(f"kn-attrib: warning: {message}", err=True)
-        try:
-            app()
-        except KnAttribError as error:
-            typer.echo(f"kn-attrib: error: {error}", err=True)
-            sys.exit(2)
+        sys.exit(_status())
+
+
+def _status() -> int:
+    """Run the command that is asked for; returns the exit status."""
+    try:
+        # Without its own ways of showing errors; what a command ends with by typer.Exit is what comes back.
+        return app(prog_name="kn-attrib", standalone_mode=False) or 0
+    except KnAttribError as error:
+        return _failed(str(error))
+    except UsageError as error:
+        return _misused(error)
+    except typer.Abort:
+        typer.echo("Aborted.", err=True)
+        return 1
+
+
+def _misused(error: Any) -> int:
+    """What typer says is wrong, in one line; help where a group was asked for without a command."""
+    if error.ctx is not None and error.message == error.ctx.get_help():
+        typer.echo(error.message, err=True)
+        return 2
+    hint = f" (see {error.ctx.command_path} --help)" if error.ctx is not None else ""
+    return _failed(" ".join(error.format_message().split()).rstrip(".") + f"{hint}.")
+
+
+def _failed(what: str) -> int:
+    typer.echo(f"kn-attrib: error: {what}", err=True)
+    return 2

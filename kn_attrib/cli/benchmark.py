@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kn_attrib.cli import options, screen
+from kn_attrib.cli import modes, options, screen
 from kn_attrib.evaluation.planted.benchmark import benchmark
 from kn_attrib.evaluation.planted.figure import heat_map
 from kn_attrib.evaluation.planted.page import page
@@ -48,6 +48,7 @@ def command(
         max_prompts=max_prompts,
         contrast_facts=contrast_facts,
         seed=seed,
+        progress=modes.progress(),
     )
     _publish(result, plants or SHIPPED, out)
 
@@ -58,14 +59,15 @@ def _publish(result: PlantedResult, plants: Path, out: Path) -> None:
     save_figures({"planted": figure_of(heat_map(result.table(), "average_precision"))}, out)
     # The intervals are in the page: a terminal has no room for them in every cell.
     title = "Average precision of planted neurons: means"
-    screen.show_frame(result.table().map("{:.2f}".format), title)
-    typer.echo("")
+    screen.show_frame(result.table().map("{:.2f}".format), title, summary=result.summary)
+    screen.say("")
     overall = result.summary[result.summary.axis == "overall"]
     cells = overall.pivot_table(index="method", columns="metric", values="mean")
     screen.show_frame(cells.loc[result.table().index, list(METRICS)].round(3), "All planted facts: means")
     if len(result.methods) > 1:
         tests = result.pairwise()
         title = f"{tests.reference.iloc[0]} minus the others, same planted facts"
-        typer.echo("")
-        screen.show_frame(tests.drop(columns="reference").round(4), title)
-    typer.echo(f"\nRows, figure, page (planted.md) and manifest: {out}")
+        screen.say("")
+        screen.show_frame(tests.drop(columns="reference").round(4), title, pairwise=tests)
+    files = {"folder": out, "page": out / "planted.md"}
+    screen.say(f"\nRows, figure, page (planted.md) and manifest: {out}", files=files)

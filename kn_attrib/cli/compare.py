@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from kn_attrib.cli import options
+from kn_attrib.cli import modes, options
 from kn_attrib.cli.publish import publish, publish_grid
 from kn_attrib.errors import ConfigError, KnAttribError
 from kn_attrib.evaluation import DEFAULT_METHODS, ComparisonInterrupted, compare
@@ -170,11 +170,12 @@ def _run(
     settings: dict[str, Any],
     out: Path,
 ) -> None:
+    common: dict[str, Any] = {"folder": out, "progress": modes.progress(), **settings}
     try:
         if factors:
-            publish_grid(compare_grid(model, facts, methods, factors, folder=out, **settings), out)
+            grid = compare_grid(model, facts, methods, factors, **common)
         else:
-            publish(compare(model, facts, methods, folder=out, **settings), out)
+            comparison = compare(model, facts, methods, **common)
     except KeyboardInterrupt as interrupt:
         kept = "What was finished is"
         if isinstance(interrupt, ComparisonInterrupted) and not factors:
@@ -182,3 +183,7 @@ def _run(
             kept = f"{len(rows)} rows of {rows.fact.nunique()} facts"
         typer.echo(f"Interrupted. {kept} kept in {out}; the same command goes on from there.", err=True)
         raise typer.Exit(130) from interrupt
+    if factors:
+        publish_grid(grid, out)
+    else:
+        publish(comparison, out)

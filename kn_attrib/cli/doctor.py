@@ -12,6 +12,7 @@ import torch
 import typer
 from packaging.requirements import Requirement
 
+from kn_attrib.cli import screen
 from kn_attrib.facts.loading import load_facts
 from kn_attrib.models.compute import free_memory
 from kn_attrib.models.loading import ZOO_PREFIX, load_model
@@ -41,12 +42,14 @@ def command() -> None:
 
     Exit status 1 if something is not as it should be. Example: kn-attrib doctor
     """
-    failed = 0
+    found = []
     for finding in findings():
-        failed += not finding.fine
-        typer.echo(f"{'ok ' if finding.fine else 'BAD'}  {finding.what + ':':<14}{finding.text}")
+        found.append(finding)
+        screen.say(f"{'ok ' if finding.fine else 'BAD'}  {finding.what + ':':<14}{finding.text}")
+    failed = sum(not finding.fine for finding in found)
+    screen.give(fine=not failed, findings=found)
     if failed:
-        typer.echo(f"\n{failed} of these {'is' if failed == 1 else 'are'} not as it should be.")
+        screen.say(f"\n{failed} of these {'is' if failed == 1 else 'are'} not as it should be.")
         raise typer.Exit(1)
 
 

@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
-from kn_attrib.cli import options, screen
+from kn_attrib.cli import modes, options, screen
+from kn_attrib.cli.modes import parameter, signed, with_modes
 from kn_attrib.evaluation.experiment import Experiment, ExperimentSettings, Option
-from kn_attrib.evaluation.records.text import markdown
+from kn_attrib.evaluation.records.text import TitledTable, markdown
 
 COMMON = (
     ("chat", options.Chat, False),
@@ -23,7 +24,7 @@ COMMON = (
     ("dtype", options.Dtype, "float32"),
     ("plugin", options.Plugin, None),
     ("overwrite", options.Overwrite, False),
-    ("markdown_tables", options.Markdown, False),
+    ("markdown", options.Markdown, False),
     ("config", options.Config, None),
 )
 """Name, annotation and default of the options that every experiment has, beside model, facts, methods and folder."""
@@ -68,7 +69,7 @@ class SettingOption:
             kind, default = str, ",".join(f"{each:g}" for each in default)
         elif self._optional:
             default = default or 0
-        return _parameter(
+        return parameter(
             self.name, Annotated[kind, typer.Option(help=self.option.help, min=self.option.least)], default
         )
 
@@ -110,12 +111,12 @@ def add_experiment(
     """
     own = setting_options(settings)
     parameters = [
-        _parameter("model", options.Model, model),
-        _parameter("facts", options.Facts, "world"),
-        _parameter("methods", options.NeuronMethods, ",".join(methods)),
+        parameter("model", options.Model, model),
+        parameter("facts", options.Facts, "world"),
+        parameter("methods", options.NeuronMethods, ",".join(methods)),
         *(each.parameter() for each in own),
-        _parameter("out", options.RowsOut, Path("runs") / experiment.name),
-        *(_parameter(*each) for each in COMMON),
+        parameter("out", options.RowsOut, Path("runs") / experiment.name),
+        *(parameter(*each) for each in COMMON),
     ]
 
     def command(**given: Any) -> None:
@@ -129,20 +130,16 @@ def add_experiment(
             chosen,
             out,
             given["overwrite"],
+            progress=modes.progress(),
         )
         result = _finished(run)
-        for title, table in run.tables(result):
-            _show(title, table, given["markdown_tables"])
-        page = run.publish(result, out)
-        typer.echo(f"Rows, figures and manifest: {out}\nReport: {page}")
+        screen.give(summary=result.summary)
+        for titled in run.tables(result):
+            _show(titled, given["markdown"])
+        files = {"folder": out, "report": run.publish(result, out)}
+        screen.say(f"Rows, figures and manifest: {out}\nReport: {files['report']}", files=files)
 
-    vars(command)["__signature__"] = inspect.Signature(parameters)
-    command.__annotations__ = {each.name: each.annotation for each in parameters}
-    app.command(experiment.name, help=help)(command)
-
-
-def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+    app.command(experiment.name, help=help)(with_modes(signed(command, parameters)))
 
 
 def _finished(run: Experiment[Any, Any, Any]) -> Any:
@@ -154,11 +151,14 @@ def _finished(run: Experiment[Any, Any, Any]) -> Any:
         raise typer.Exit(130) from interrupt
 
 
-def _show(title: str, table: Any, as_markdown: bool) -> None:
+def _show(titled: TitledTable, as_markdown: bool) -> None:
+    title, table = titled
+    with screen.part("tables"):
+        screen.give(title=title, rows=table)
     if table is None:
-        typer.echo(f"{title}\n")
+        screen.say(f"{title}\n")
     elif as_markdown:
-        typer.echo(f"{title}\n\n{markdown(table)}\n")
+        screen.say(f"{title}\n\n{markdown(table)}\n")
     else:
         screen.show_frame(table, title)
-        typer.echo("")
+        screen.say("")

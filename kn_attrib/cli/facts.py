@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, get_args
 
+import pandas as pd
 import typer
 
 from kn_attrib.cli import options, screen
@@ -60,10 +61,12 @@ def command(
         counts = [sum(f.is_ambiguous for f in some), sum(f.leaks_answer for f in some)]
         rows.append([relation, len(some), len(answers), *counts, len(some[0].prompts), len(some[0].held_out)])
     columns = ["relation", "facts", "answers", "ambiguous", "answer in subject", "prompts", "held out"]
-    screen.show(rows, columns, f"{len(chosen)} facts of {len(chosen.relations)} relations, sha256 {chosen.digest[:12]}")
+    title = f"{len(chosen)} facts of {len(chosen.relations)} relations, sha256 {chosen.digest[:12]}"
+    relations_found = pd.DataFrame(rows, columns=[column.replace(" ", "_") for column in columns])
+    screen.show(rows, columns, title, facts=len(chosen), sha256=chosen.digest, relations=relations_found)
     if out is not None:
         chosen.save(out)
-        typer.echo(f"Facts: {out}")
+        screen.say(f"Facts: {out}", files={"facts": out})
 
 
 def _title(fact: Fact) -> str:
@@ -73,10 +76,10 @@ def _title(fact: Fact) -> str:
 
 def _show(fact: Fact) -> None:
     """Print a fact with its texts."""
-    typer.echo(_title(fact))
+    screen.say(_title(fact), fact=fact)
     for name in ("prompts", "held_out"):
         texts = "\n".join(f"    {text}" for text in getattr(fact, name))
-        typer.echo(f"{name}:\n{texts}")
+        screen.say(f"{name}:\n{texts}")
 
 
 def _show_given(model: NeuronModel, facts: FactSet) -> None:
@@ -90,14 +93,15 @@ def _show_given(model: NeuronModel, facts: FactSet) -> None:
 
 
 def _show_texts(model: NeuronModel, fact: Fact, texts: Sequence[GivenText]) -> None:
-    typer.echo(_title(fact))
+    screen.say(_title(fact), fact=fact)
     convention = model.encoder.convention
-    typer.echo(f"{model.name}, {model.kind}, asked by {convention!r}: {CONVENTIONS[convention]}")
+    asked = f"{model.name}, {model.kind}, asked by {convention!r}: {CONVENTIONS[convention]}"
+    screen.say(asked, model=model.name, kind=model.kind, convention=convention, texts=texts)
     for split in get_args(Split):
-        typer.echo(f"{split}:")
+        screen.say(f"{split}:")
         for text in texts:
             if text.split == split:
-                typer.echo("\n".join(_lines(text)))
+                screen.say("\n".join(_lines(text)))
 
 
 def _lines(text: GivenText) -> list[str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from kn_attrib.cli import options
+from kn_attrib.cli import options, screen
 from kn_attrib.scoring.catalogue import catalogue
 from kn_attrib.scoring.registry import get_method, list_methods, origin
 
@@ -23,17 +23,43 @@ def command(
     """
     options.plugins(plugin)
     if markdown:
-        print(catalogue(), end="")
+        typer.echo(catalogue(), nl=False)
         return
-    every = list_methods(aliases=True)
+    screen.give(methods=[_record(name) for name in list_methods()])
     for name in list_methods():
-        cls = get_method(name)
-        others = ", ".join(other for other in every if other != name and get_method(other) is cls)
-        parameters = ", ".join(f"{parameter}={value!r}" for parameter, value in cls.defaults().items())
-        print(f"{name} (also {others})" if others else name)
-        print(f"    {cls.summary()}")
-        print(f"    parameters: {parameters or 'none'}")
-        if cls.presets:
-            print(f"    presets:    {', '.join(f'{name}:{preset}' for preset in cls.presets)}")
-        print(f"    paper:      {cls.reference or '–'}")
-        print(f"    origin:     {origin(cls)}")
+        screen.say(_entry(name))
+
+
+def _aliases(name: str) -> list[str]:
+    cls = get_method(name)
+    return [other for other in list_methods(aliases=True) if other != name and get_method(other) is cls]
+
+
+def _record(name: str) -> dict[str, Any]:
+    """A method as the JSON document holds it."""
+    cls = get_method(name)
+    return {
+        "name": name,
+        "aliases": _aliases(name),
+        "summary": cls.summary(),
+        "parameters": cls.defaults(),
+        "presets": cls.presets,
+        "reference": cls.reference,
+        "origin": origin(cls),
+    }
+
+
+def _entry(name: str) -> str:
+    """A method in some lines."""
+    cls, others = get_method(name), ", ".join(_aliases(name))
+    parameters = ", ".join(f"{parameter}={value!r}" for parameter, value in cls.defaults().items())
+    lines = [
+        f"{name} (also {others})" if others else name,
+        f"    {cls.summary()}",
+        f"    parameters: {parameters or 'none'}",
+        f"    paper:      {cls.reference or '–'}",
+        f"    origin:     {origin(cls)}",
+    ]
+    if cls.presets:
+        lines.insert(3, f"    presets:    {', '.join(f'{name}:{preset}' for preset in cls.presets)}")
+    return "\n".join(lines)

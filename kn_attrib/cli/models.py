@@ -32,14 +32,18 @@ def command(
         options.refuse(context, "ffn_pattern", "chat", "dtype", "device", without="--check")
     if check:
         model = options.open_model(check, dtype, device, chat, ffn_pattern)
-        typer.echo(f"{model!r}\n")
+        described = describe(model)
+        screen.say(f"{model!r}\n", model=model.name, description=described)
         # Not a table: paths are to be copied, and a table would break them.
-        for label, text in describe(model).items():
-            typer.echo(f"{label + ':':<19}{text}")
+        for label, text in described.items():
+            screen.say(f"{label + ':':<19}{text}")
         return
-    rows = []
+    rows, found = [], []
     for name in zoo_names():
         card: dict[str, Any] = dict(zoo_card(name))
-        known = [f"{card['accuracy'][split]['all']:.1%}" for split in ("prompts", "held_out")]
-        rows.append([ZOO_PREFIX + name, card["summary"], card["facts"]["number"], *known, zoo_path(name)])
-    screen.show(rows, ["model", "what it is", "facts", "known, prompts", "held out", "folder"])
+        known = {split: card["accuracy"][split]["all"] for split in ("prompts", "held_out")}
+        about = {"model": ZOO_PREFIX + name, "summary": card["summary"], "facts": card["facts"]["number"]}
+        found.append(about | {"known": known, "folder": zoo_path(name)})
+        rows.append([*about.values(), *map("{:.1%}".format, known.values()), zoo_path(name)])
+    columns = ["model", "what it is", "facts", "known, prompts", "held out", "folder"]
+    screen.show(rows, columns, models=found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +19,8 @@ from kn_attrib.models.loading import load_model
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.scoring.registry import load_plugin
 from kn_attrib.store import check_writable, reason_of, shown
+
+LOG = logging.getLogger(__name__)
 
 
 def split(text: str) -> list[str]:
@@ -123,7 +126,7 @@ def prepare(out: Path, overwrite: bool, plugin: list[str] | None = None) -> None
     check_writable(check_folder(out, overwrite))
     plugins(plugin)
     if not overwrite and Journal(out).started:
-        typer.echo(f"Going on with the unfinished run in {out}.", err=True)
+        LOG.info("Going on with the unfinished run in %s.", out)
 
 
 def plugins(paths: list[str] | None) -> None:

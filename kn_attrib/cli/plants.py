@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import active_children, get_context
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
 
-from kn_attrib.cli import options
+from kn_attrib.cli import options, screen
+from kn_attrib.cli.modes import Modes, modes, telling
 from kn_attrib.evaluation.planted.build import build_suite
 from kn_attrib.evaluation.planted.suite import MODELS
 
 NAME = "plants"
+LOG = logging.getLogger(__name__)
 
 
 def command(
@@ -34,25 +37,41 @@ def command(
     at_once = min(jobs or len(names), len(names))
     if at_once == 1:
         for name in names:
-            typer.echo(_made(name, seed, out))
+            _say(_made(name, seed, out))
     else:
         threads = max(1, (os.cpu_count() or 1) // at_once)
         spawn = get_context("spawn")
         with ProcessPoolExecutor(at_once, spawn, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
             try:
-                for line in pool.map(_made, names, [seed] * len(names), [out] * len(names)):
-                    typer.echo(line)
+                for made in pool.map(_made_apart, names, *([each] * len(names) for each in (seed, out, modes()))):
+                    _say(made)
             except KeyboardInterrupt:
                 # The pool would wait for the models that are under way, for many minutes.
                 for process in active_children():
                     process.terminate()
                 raise
-    typer.echo(f"Plants: {out} (use them with kn-attrib benchmark --plants {out})")
+    screen.say(f"Plants: {out} (use them with kn-attrib benchmark --plants {out})", files={"folder": out})
 
 
-def _made(name: str, seed: int, out: Path) -> str:
+def _made(name: str, seed: int, out: Path) -> dict[str, Any]:
     """Make and save the plants of one model; returns what is to be said of it."""
-    suite = build_suite(name, seed, progress=lambda line: typer.echo(line, err=True))
+    suite = build_suite(name, seed, progress=LOG.info)
     suite.save(out)
     tried = suite.checks()
-    return f"{name}: {int(tried.passed.sum())} of {len(tried)} facts passed, {suite.about['seconds']:.0f} s."
+    return {
+        "model": name,
+        "passed": int(tried.passed.sum()),
+        "tried": len(tried),
+        "seconds": suite.about["seconds"],
+    }
+
+
+def _made_apart(name: str, seed: int, out: Path, asked: Modes) -> dict[str, Any]:
+    """The same in a process of its own, which tells as much as this one."""
+    with telling(asked):
+        return _made(name, seed, out)
+
+
+def _say(made: dict[str, Any]) -> None:
+    with screen.part("models"):
+        screen.say("{model}: {passed} of {tried} facts passed, {seconds:.0f} s.".format(**made), **made)

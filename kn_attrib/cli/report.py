@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from kn_attrib.cli import screen
 from kn_attrib.cli.publish import publish
 from kn_attrib.errors import ConfigError, KnAttribError, StoreError
 from kn_attrib.evaluation import Comparison
@@ -47,7 +48,7 @@ def command(
             typer.echo(leaderboard_page(comparisons), nl=False)
         return
     for comparison, folder in zip(comparisons, folders, strict=True):
-        with _readable([folder]):
+        with _readable([folder]), screen.part("comparisons"):
             publish(comparison, folder)
 
 

@@ -66,13 +66,17 @@ def command(
     opened = options.open_model(model, dtype, device, chat)
     scores = score(opened, some, scorer)
     settings = Refinement.preset(refinement) if refinement else Refinement(threshold=scorer.threshold)
-    rows = []
+    rows, found = [], []
     for name, neurons in refine_all(scores, settings).items():
         mean = scores.for_fact(name).values.mean(0)
-        highest = sorted(neurons, key=lambda n: -float(mean[n.layer, n.index]))[:6]
-        listed = "  ".join(f"L{n.layer}:{n.index} ({mean[n.layer, n.index]:.3g})" for n in highest)
-        rows.append([name, len(neurons), listed])
-    screen.show(rows, ["fact", "neurons", "highest mean scores"], f"{scorer!r} on {opened.name}")
+        ordered = sorted(neurons, key=lambda n: -float(mean[n.layer, n.index]))
+        listed = [{"layer": n.layer, "index": n.index, "score": float(mean[n.layer, n.index])} for n in ordered]
+        found.append({"fact": name, "neurons": listed})
+        highest = "  ".join("L{layer}:{index} ({score:.3g})".format(**each) for each in listed[:6])
+        rows.append([name, len(neurons), highest])
+    title = f"{scorer!r} on {opened.name}"
+    about = {"model": opened.name, "method": scorer.name, "params": scorer.params()}
+    screen.show(rows, ["fact", "neurons", "highest mean scores"], title, **about, facts=found)
     if out is not None:
         scores.save(out)
-        typer.echo(f"Scores: {out}")
+        screen.say(f"Scores: {out}", files={"scores": out})

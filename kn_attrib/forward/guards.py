@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from kn_attrib.models.compute import full_precision
 from kn_attrib.models.execution import Verdict
 from kn_attrib.models.neuron_model import NeuronModel
 
+LOG = logging.getLogger(__name__)
 GUARD_TOKENS = 12
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
 ROUGH_TOLERANCE = 5e-2  # half precision
@@ -43,6 +45,7 @@ def _verdict(model: NeuronModel, batch: Batch) -> Verdict | None:
     if model.execution.verdict is None:
         with full_precision():
             model.execution.verdict = Verdict(check_rows(model, batch))
+        _log(model, "rows at the answer", model.execution.verdict)
         _warn(model, model.execution.verdict)
     return model.execution.verdict
 
@@ -57,6 +60,7 @@ def whole_wave_or_none(model: NeuronModel, batch: Batch, objective: Objective) -
     if model.execution.whole_verdict is None:
         with full_precision():
             model.execution.whole_verdict = Verdict(check_rows(model, batch, whole=True))
+        _log(model, "rows at all tokens", model.execution.whole_verdict)
     return _checked(model.execution.whole_verdict, model, batch, objective, whole=True)
 
 
@@ -79,6 +83,7 @@ def _mixed_wave_or_none(model: NeuronModel, batch: MixedBatch, objective: Object
         with full_precision():
             verdict.reason = check_clean(wave, [lengths.index(length) for length in extent])
         verdict.extents.add(extent)
+        _log(model, f"prompts of {extent[0]} to {extent[1]} tokens together", verdict)
     return None if verdict.reason else wave
 
 
@@ -97,6 +102,8 @@ def _checked(
         with full_precision():
             verdict.reason = check_clean(wave)
         verdict.lengths.add(length)
+        if verdict.reason:
+            _log(model, f"rows of prompts of {length} tokens", verdict)
         if not whole:
             _warn(model, verdict)
     return None if verdict.reason else wave
@@ -204,6 +211,11 @@ def _is_hooked(model: NeuronModel) -> bool:
     """Whether hooks are at work that count on whole prompts, such as an intervention around the scoring."""
     head = model.model.get_output_embeddings()  # `computing` may have hooks there
     return any((m._forward_hooks or m._forward_pre_hooks) and m is not head for m in model.model.modules())
+
+
+def _log(model: NeuronModel, what: str, verdict: Verdict) -> None:
+    found = f"not by the wave: {verdict.reason}" if verdict.reason else "by the wave, which passed its guards"
+    LOG.info("%s: %s are run %s", model.name, what, found)
 
 
 def _warn(model: NeuronModel, verdict: Verdict) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -43,3 +43,12 @@ def spending(cost: Cost, before: dict[str, float] | None = None) -> Iterator[dic
     spent["seconds"] += time.perf_counter() - started
     spent["forwards"] += cost.forwards - forwards
     spent["backwards"] += cost.backwards - backwards
+
+
+def cost_text(spent: Mapping[str, float]) -> str:
+    """A record of `spending` in words.
+
+    >>> cost_text({"seconds": 1.234, "forwards": 1200, "backwards": 0})
+    '1.2 s, 1,200 forwards, 0 backwards'
+    """
+    return f"{spent['seconds']:.1f} s, {spent['forwards']:,.0f} forwards, {spent['backwards']:,.0f} backwards"

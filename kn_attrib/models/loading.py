@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from kn_attrib.models.validation import check_finite, validate
 from kn_attrib.models.wrappers import check_folder, unwrapped
 
 ZOO_PREFIX = "zoo:"
+LOG = logging.getLogger(__name__)
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
 LONGEST = 400
 FACTORIES: dict[Kind, Any] = {
@@ -147,6 +149,10 @@ def _checked(
         ) from error
     # The same model asked in another way is another row of any table.
     loaded.name += " (chat)" if chat else ""
+    LOG.info(
+        "loaded %s: %s, %s, %d layers of %d neurons, %s on %s",
+        *(loaded.name, type(model).__name__, kind, loaded.n_layers, loaded.n_neurons, loaded.dtype, loaded.device),
+    )
     return loaded
 
 

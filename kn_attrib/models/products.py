@@ -7,6 +7,7 @@ depends on the machine, the shapes and the layout of the weight, by up to a fact
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from kn_attrib.models.torch_defaults import asked_precision
 
+LOG = logging.getLogger(__name__)
 PRODUCTS = ("auto", "pytorch", "onednn")
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 WORTH_TRYING = 2**18
@@ -76,6 +78,8 @@ class Trial:
         self.tries += 1
         if self.tries >= TRIES:
             self.faster = min(self.seconds, key=lambda library: self.seconds[library])
+            took = ", ".join(f"{library} {1e3 * seconds:.3f} ms" for library, seconds in self.seconds.items())
+            LOG.debug("products of %d rows with weights %s: %s", timed, tuple(weight.shape), took)
         product = torch.cat([parts[0], parts[1][2 * timed - len(flat) :]])
         return product.view(*inputs.shape[:-1], len(weight))
 

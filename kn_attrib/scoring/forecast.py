@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from kn_attrib.forward.row_objective import objective_function
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.scoring.scorer import Scorer
 
+LOG = logging.getLogger(__name__)
 LONG = 600.0
 """Seconds from which on a run is said to be long."""
 TIMED, WORTH_TIMING = 1024, 100_000
@@ -53,6 +55,8 @@ def warn_if_long(model: NeuronModel, scorer: Scorer, prompts: Sequence[Prompt], 
     """Say how long the method is going to take if that is long, and what is cheaper."""
     seconds = seconds_needed(model, scorer, prompts)
     if seconds < LONG:
+        if seconds:
+            LOG.info("%s is going to take about %s", scorer.name, duration(seconds))
         return
     rows = scorer.rows_per_prompt(model)
     warnings.warn(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -14,6 +15,7 @@ from kn_attrib.facts.facts import Fact, FactSet
 from kn_attrib.facts.prompts import Batch, Encoding, Prompt, by_text, left_out, texts_of
 from kn_attrib.forward.batching import batches_of
 from kn_attrib.models.compute import computing
+from kn_attrib.models.cost import cost_text, spending
 from kn_attrib.models.neuron_model import NeuronModel, dtype_name
 from kn_attrib.models.torch_defaults import torch_defaults
 from kn_attrib.models.validation import check_answers
@@ -24,6 +26,7 @@ from kn_attrib.scoring.registry import make_scorer
 from kn_attrib.scoring.scorer import Attribution, Scorer
 from kn_attrib.store import versions
 
+LOG = logging.getLogger(__name__)
 BY_LAYER = ("gap", "difference", "error", "capped")
 """What an attribution may say of each prompt and layer."""
 
@@ -97,9 +100,13 @@ def score(
         message = f"contrast: {left_out(others.skipped, len(others.texts))}"
         warnings.warn(message, SkippedPromptWarning, stacklevel=3)
     warn_if_long(model, scorer, encoding.prompts, stacklevel=4)
-    fitted = fit(scorer, model, encoding.prompts, others.prompts)
-    scores = score_prompts(model, encoding.prompts, fitted, max_prompts, progress, provenance, keep_tokens)
+    LOG.debug("%s: scoring %d texts of %d facts on %s", scorer, len(encoding.texts), len(facts), model.name)
+    with spending(model.execution.cost) as spent:
+        fitted = fit(scorer, model, encoding.prompts, others.prompts)
+        scores = score_prompts(model, encoding.prompts, fitted, max_prompts, progress, provenance, keep_tokens)
     scores.provenance["products"] = model.execution.products_so_far()
+    LOG.info("%s: %d texts of %d facts scored, %s", scorer.name, len(encoding.texts), len(facts), cost_text(spent))
+    LOG.debug("%s: large products by %s", model.name, scores.provenance["products"])
     return scores
 
 
