@@ -60,7 +60,7 @@ DRAWN = """```{raw} html
 
 
 def show_drawings(app: Sphinx, name: str, source: list[str]) -> None:
-    """The drawing that diagram.py made, in the place of the diagram: mermaid would draw it with a script from elsewhere."""
+    """The drawing that diagram.py made, in place of the diagram, for which mermaid takes a script from elsewhere."""
     drawing = (Path(app.srcdir) / "figures" / "rooms.svg").read_text(encoding="utf-8")
     source[0] = re.sub(r"```mermaid\n.*?```", lambda _: DRAWN % drawing, source[0], flags=re.DOTALL)
 
@@ -74,6 +74,7 @@ ACCESSIBLE = {
     '<div class="table-wrapper': '<div tabindex="0" class="table-wrapper',
     # A signature's parameters: descriptions without terms.
     "<dl>\n<dd>": '<dl role="presentation">\n<dd>',
+    '</noscript>\n\n<div id="search-results">': '</noscript>\n\n<h1>Search</h1>\n<div id="search-results">',
 }
 """What Sphinx and the theme write, and what screen readers and keyboards need instead."""
 

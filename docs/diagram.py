@@ -14,6 +14,8 @@ DRAWING = DOCS / "figures" / "rooms.svg"
 BLOCK = re.compile(r"```mermaid\n(.*?)```", re.DOTALL)
 STYLE = 'node [shape=box, fontname="sans-serif", fontsize=11, height=0.3]; edge [arrowsize=0.6]; bgcolor="transparent"'
 
+WORDS = "Rooms and arrows; the contracts in setup.cfg say them in words."
+
 
 def dot_of(diagram: str) -> str:
     """A flowchart of mermaid's as a graph of Graphviz's: names in brackets, and arrows."""
@@ -27,7 +29,7 @@ def draw() -> None:
     (diagram,) = BLOCK.findall((DOCS / "architecture.md").read_text(encoding="utf-8"))
     done = subprocess.run(["dot", "-Tsvg"], input=dot_of(diagram), capture_output=True, text=True, check=True)
     svg = re.sub(r"<!--.*?-->\n?", "", done.stdout[done.stdout.index("<svg") :], flags=re.DOTALL)
-    svg = svg.replace("<svg ", '<svg role="img" aria-label="Rooms and arrows; the contracts in setup.cfg say them in words." ')
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{WORDS}" ')
     svg = svg.replace('"black"', '"currentColor"').replace("<text ", '<text fill="currentColor" ')
     DRAWING.write_text(svg, encoding="utf-8")
 

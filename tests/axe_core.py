@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,14 +20,12 @@ def _script() -> str:
     for module in ("playwright", "axe_playwright_python"):
         if find_spec(module) is None:
             pytest.skip(f"{module} is not installed: {NEEDED}")
-    found = find_spec("axe_playwright_python")
-    (folder,) = (found.submodule_search_locations if found else None) or ()
-    return (Path(folder) / "axe.min.js").read_text(encoding="utf-8")
+    return (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def axe() -> Iterator[Callable[..., list[str]]]:
-    """What axe-core has against a page in a scheme of colours, at a width, on the screen or in print; and if it is too wide."""
+    """What axe-core has against a page in some colours, at a width, on screen or paper; and if it is too wide."""
     script = _script()
     api = pytest.importorskip("playwright.sync_api")
     with api.sync_playwright() as playwright:
