@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEPENDENCIES := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: demo test docs bench lint types zoo clean
+.PHONY: demo test docs bench lint types zoo wheels minimal diagram clean
 
 demo: .venv/installed
 	$(BIN)/kn-attrib compare --max-prompts 6 --out runs/demo --overwrite
@@ -30,6 +30,22 @@ types: .venv/installed-test
 
 zoo: .venv/installed
 	$(BIN)/python -m kn_attrib.zoo.train
+
+# What is not part of `make test`, as it takes gigabytes: the wheel in fresh environments of each Python of PYTHONS, and
+# tests with the oldest releases that setup.cfg admits.
+PYTHONS ?= python3.10 python3.11 python3.12 python3.13
+
+wheels:
+	.ci/wheels $(PYTHONS)
+
+minimal:
+	$(PYTHON) -m venv --clear build/minimal
+	build/minimal/bin/python -m pip install --quiet --constraint constraints-minimal.txt torch
+	build/minimal/bin/python -m pip install --quiet --constraint constraints-minimal.txt --editable . pytest hypothesis
+	build/minimal/bin/python -m pytest tests/facts tests/forward tests/methods tests/scoring tests/evaluation tests/cli
+
+diagram:  # needs Graphviz
+	$(PYTHON) docs/diagram.py
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

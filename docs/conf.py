@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
-from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
 
 from kn_attrib import __version__
@@ -16,6 +16,8 @@ html_title = f"kn_attrib {__version__}"
 html_theme = "furo"
 html_copy_source = False
 html_show_copyright = False
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
 exclude_patterns = ["figures"]
@@ -51,7 +53,43 @@ def put_meanings_below(
     lines[:] = found
 
 
+DRAWN = """```{raw} html
+<div class="drawing" role="group" tabindex="0" aria-label="Diagram: which room imports from which">
+%s</div>
+```"""
+
+
+def show_drawings(app: Sphinx, name: str, source: list[str]) -> None:
+    """The drawing that diagram.py made, in place of the diagram, for which mermaid takes a script from elsewhere."""
+    drawing = (Path(app.srcdir) / "figures" / "rooms.svg").read_text(encoding="utf-8")
+    source[0] = re.sub(r"```mermaid\n.*?```", lambda _: DRAWN % drawing, source[0], flags=re.DOTALL)
+
+
+ACCESSIBLE = {
+    '<p class="caption" role="heading">': '<p class="caption" role="heading" aria-level="2">',
+    '<aside class="sidebar-drawer">': '<aside class="sidebar-drawer" aria-label="All pages">',
+    '<aside class="toc-drawer': '<aside aria-label="On this page" class="toc-drawer',
+    # What scrolls sideways can be scrolled by keyboard.
+    "<pre>": '<pre tabindex="0">',
+    '<div class="table-wrapper': '<div tabindex="0" class="table-wrapper',
+    # A signature's parameters: descriptions without terms.
+    "<dl>\n<dd>": '<dl role="presentation">\n<dd>',
+    '</noscript>\n\n<div id="search-results">': '</noscript>\n\n<h1>Search</h1>\n<div id="search-results">',
+}
+"""What Sphinx and the theme write, and what screen readers and keyboards need instead."""
+
+
+def make_accessible(app: Sphinx, error: Exception | None) -> None:
+    """Put right what has no setting, on finished pages."""
+    for page in Path(app.outdir).rglob("*.html") if error is None else ():
+        html = page.read_text(encoding="utf-8")
+        for written, needed in ACCESSIBLE.items():
+            html = html.replace(written, needed)
+        page.write_text(html, encoding="utf-8")
+
+
 def setup(app: Sphinx) -> None:
-    """Docstrings before napoleon reads them; the diagram of architecture.md as text, as drawing it takes a script."""
+    """Docstrings before napoleon reads them, the drawing before MyST does, pages when they are finished."""
     app.connect("autodoc-process-docstring", put_meanings_below, priority=400)
-    app.add_lexer("mermaid", TextLexer)
+    app.connect("source-read", show_drawings)
+    app.connect("build-finished", make_accessible)

@@ -19,6 +19,13 @@ MOSTLY, HARDLY = 0.5, 0.25
 """Shares of the effect on the fact itself above and below which a control group is said to move with it."""
 OF = {"same_object": "the answer word", "same_subject": "the subject", "same_relation": "the relation"}
 """Control groups and what neurons are of that change them as they change the fact."""
+LACKS = (
+    "methods: it is not shown that there is something in neurons for them to find",
+    "whose neurons they are: it is not shown that the fact itself is in any",
+    "what else they carry: it is not shown that they carry the fact",
+    "search: it is not shown that there is more in neurons for it to find",
+)
+"""What each of the first four questions lacks where all blocks together carry too little."""
 
 
 def answers(comparison: ComparisonRows) -> list[Answer]:
@@ -32,15 +39,15 @@ def answers(comparison: ComparisonRows) -> list[Answer]:
         would_search_do_better(comparison),
     ]
     if not comparison.claim_possible:
-        found = [_without_claim(comparison, each) for each in found]
+        found = [_without_claim(comparison, each, lacks) for each, lacks in zip(found, LACKS, strict=True)]
     return [*found, _how_much_do_they_carry(comparison)]
 
 
-def _without_claim(comparison: ComparisonRows, answer: Answer) -> Answer:
+def _without_claim(comparison: ComparisonRows, answer: Answer, lacks: str) -> Answer:
     """The same numbers, of which nothing follows."""
     carried = percent(*_precondition(comparison))
     why = f"No claim possible: all feed-forward neurons together carry {carried} of p(answer)."
-    short = f"No claim possible: silencing all feed-forward neurons changes p(answer) by {carried}."
+    short = f"No claim possible about {lacks} (all feed-forward neurons together: {carried})."
     return replace(answer, answer=f"{why} For the record: {answer.answer}", verdict="unknown", short=short)
 
 

@@ -6,12 +6,15 @@ import re
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import kn_attrib
 import kn_attrib.evaluation
+
+pytest_plugins = ["axe_core"]
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 TOCTREE = re.compile(r"```\{toctree\}\n(.*?)```", re.S)
@@ -67,3 +70,12 @@ def test_every_public_name_has_an_entry(site: Path) -> None:
     for package in (kn_attrib.evaluation, kn_attrib):
         for name in package.__all__:
             assert f"{package.__name__}.{name}" in entries | {"kn_attrib.compare", "kn_attrib.Comparison"}
+
+
+MAIN = ("index", "getting-started", "architecture", "methods", "evaluation", "leaderboard", "api/kn_attrib", "search")
+
+
+@pytest.mark.parametrize("page", MAIN)
+def test_axe_finds_nothing(site: Path, axe: Callable[..., list[str]], page: str) -> None:
+    for scheme, width in (("light", 1280), ("dark", 400)):
+        assert axe(site / f"{page}.html", scheme, width) == []

@@ -89,7 +89,7 @@ def test_saved_results(saved: Path, tmp_path: Path, name: str, kind: type[Result
     def read(change: tuple[str, bytes]) -> None:
         file, content = change
         (folder / file).write_bytes(content)
-        found = answered(kind.__name__, lambda: kind.load(folder), StoreError)
+        found = answered(f"{kind.__name__} {file}", lambda: kind.load(folder), StoreError)
         shutil.copyfile(saved / name / file, folder / file)
         if found is not None:
             assert all(isinstance(getattr(found, table), pd.DataFrame) for table in kind.frames)

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from kn_attrib.models.neuron_model import all_neurons
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+SVG = "{http://www.w3.org/2000/svg}"
 ROOT_FILES = ("errors", "store", "display", "neurons", "randomness")
 FREE = ("__init__", "__main__", "_version")
 """Files that only hand out names, start the command line, or hold a number."""
@@ -92,6 +94,18 @@ def drawn() -> set[tuple[str, str]]:
 def test_the_diagram_is_the_code() -> None:
     missing, too_many = arrows() - drawn(), drawn() - arrows()
     assert not missing | too_many, f"the diagram lacks {sorted(missing)} and has {sorted(too_many)} too many"
+
+
+def test_the_drawing_is_the_diagram() -> None:
+    svg = ElementTree.parse(ROOT / "docs" / "figures" / "rooms.svg")
+    labels, edges = {}, set()
+    for group in svg.iter(f"{SVG}g"):
+        title = group.findtext(f"{SVG}title", "")
+        if group.get("class") == "node":
+            labels[title] = group.findtext(f"{SVG}text", "")
+        elif group.get("class") == "edge":
+            edges.add(tuple(title.split("->")))
+    assert {(labels[a], labels[b]) for a, b in edges} == drawn(), "draw it anew: python docs/diagram.py"
 
 
 def test_nothing_is_left_to_fill_in() -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,13 @@ from matplotlib.figure import Figure
 
 from kn_attrib import FactSet, NeuronModel, compare
 from kn_attrib.evaluation import Comparison
+from kn_attrib.evaluation.comparison.grid import Factor, compare_grid
+from kn_attrib.evaluation.protocols.injection import InjectionProtocol, InjectionSettings
 from kn_attrib.evaluation.records.pages import CaptionedFigure, environment, write_page
 from kn_attrib.evaluation.records.text import TitledTable
 from kn_attrib.evaluation.report.page import DRILLED, drill_down
+
+pytest_plugins = ["axe_core"]
 
 VOID = {"br", "hr", "img", "input", "link", "meta", "path", "rect", "use"}
 
@@ -93,6 +95,26 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> str:
     return path.read_text(encoding="utf-8")
 
 
+@pytest.fixture(scope="module")
+def grid(
+    session_load_tiny: Callable[..., NeuronModel], module_facts: FactSet, tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    found = compare_grid(
+        session_load_tiny("masked"), module_facts, ["activation", "random"], [Factor("threshold", (0.2, 0.5))],
+        keep=("unknown",), progress=False,
+    )  # fmt: skip
+    return found.report(tmp_path_factory.mktemp("page") / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def injection(
+    session_load_tiny: Callable[..., NeuronModel], module_facts: FactSet, tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    settings = InjectionSettings(known_share=1.01, ratios=(0.3,), information="unknown", rate=0.1)
+    run = InjectionProtocol(session_load_tiny("masked"), module_facts, ["activation"], settings, progress=False)
+    return run.publish(run.run(), tmp_path_factory.mktemp("page")).read_text(encoding="utf-8")
+
+
 def problems(page: Page) -> Iterator[str]:
     """What keeps a page from being read by everybody."""
     levels = [int(e["tag"][1]) for e in page.all("h1", "h2", "h3", "h4", "h5", "h6")]
@@ -126,7 +148,7 @@ def problems(page: Page) -> Iterator[str]:
             yield "a fold without a summary"
 
 
-@pytest.mark.parametrize("name", ["html", "experiment"])
+@pytest.mark.parametrize("name", ["html", "experiment", "injection", "grid"])
 def test_pages_keep_the_rules(name: str, request: pytest.FixtureRequest) -> None:
     page = Page(request.getfixturevalue(name))
     assert len(page.all("table")) >= 1
@@ -271,36 +293,21 @@ def test_intervals_stand_under_their_means() -> None:
     assert 'class="long"' in macro.cell("L0:1, L0:2, L0:3, L0:4, L0:5, L0:6")
 
 
-def chromium() -> tuple[Path, str | None] | str:
-    """The script of axe-core, and where a browser is (None: playwright's own); or why it cannot be run."""
-    for module in ("playwright", "axe_playwright_python"):
-        if find_spec(module) is None:
-            return f"{module} is not installed"
-    found = find_spec("axe_playwright_python")
-    folders = (found.submodule_search_locations if found else None) or []
-    scripts = [script for folder in folders for script in Path(folder).glob("axe*.js")]
-    return (scripts[0], shutil.which("chromium")) if scripts else "axe_playwright_python has no axe.min.js"
-
-
+@pytest.mark.parametrize("name", ["html", "experiment", "injection", "grid"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(html: str, tmp_path: Path, scheme: str) -> None:
-    there = chromium()
-    if isinstance(there, str):
-        pytest.skip(there)
-    script, browser = there
-    api = pytest.importorskip("playwright.sync_api")
-    page_file = tmp_path / "report.html"
-    page_file.write_text(html, encoding="utf-8")
-    with api.sync_playwright() as playwright:
-        try:
-            running = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-        except api.Error as error:
-            pytest.skip(f"no Chromium: {str(error).splitlines()[0]}")
-        page = running.new_page(color_scheme=scheme, viewport={"width": 1280, "height": 900})
-        page.goto(page_file.as_uri())
-        assert page.evaluate("document.documentElement.scrollWidth") <= 1280
-        page.evaluate(script.read_text(encoding="utf-8"))
-        found = page.evaluate("axe.run()")
-        running.close()
-    assert len(found["passes"]) > 10
-    assert [(v["id"], v["nodes"][0]["html"]) for v in found["violations"]] == []
+def test_axe_finds_nothing(
+    name: str, scheme: str, request: pytest.FixtureRequest, tmp_path: Path, axe: Callable[..., list[str]]
+) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(request.getfixturevalue(name), encoding="utf-8")
+    for width in (1280, 400):
+        assert axe(file, scheme, width) == []
+    assert axe(file, scheme, 1280, media="print") == []
+
+
+def test_axe_finds_what_is_wrong(html: str, tmp_path: Path, axe: Callable[..., list[str]]) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(html.replace(' lang="en"', "").replace("--soft: #5c636b", "--soft: #bbbbbb"), encoding="utf-8")
+    found = " ".join(axe(file))
+    assert "html-has-lang" in found
+    assert "color-contrast" in found

@@ -127,8 +127,11 @@ def test_no_claim_without_feed_forward_blocks() -> None:
     found = answers(synthetic(BASE, ffn=-0.1))
     assert [a.verdict for a in found] == ["unknown"] * 4 + ["no"]
     assert all(a.answer.startswith("No claim possible: all feed-forward neurons together") for a in found[:4])
-    assert all(a.short.startswith("No claim possible: silencing all feed-forward neurons changes") for a in found[:4])
-    assert re.search(r"p\(answer\) by −(9|10)\.\d % \[", found[0].short)
+    assert [re.match(r"No claim possible about ([\w ]+): ", a.short)[1] for a in found[:4]] == [  # type: ignore[index]
+        "methods", "whose neurons they are", "what else they carry", "search"
+    ]  # fmt: skip
+    assert len({a.short for a in found}) == 5
+    assert re.search(r"together: −(9|10)\.\d % \[", found[0].short)
     assert found[4].short.startswith("Too little for claims about neurons: silencing all blocks changes p(answer) by −")
     assert "no neuron claim can be made for this model" in found[4].answer
 

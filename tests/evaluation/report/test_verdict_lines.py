@@ -25,7 +25,7 @@ BEGIN = {
     "yes": ("Yes: ", "Of the fact: ", "Enough "),
     "no": ("No: ", "Mostly of ", "Too little "),
     "mixed": ("Partly: ", "Partly of ", "Not ruled out: "),
-    "unknown": ("Not known: ", "Not known whether ", "No claim possible: "),
+    "unknown": ("Not known: ", "Not known whether ", "No claim possible about "),
 }
 """What a line begins with, by verdict."""
 
