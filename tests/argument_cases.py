@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -42,11 +43,13 @@ def seen(value: Any) -> str:
     if isinstance(value, Tensor):
         return str(value.detach().double().tolist())
     if isinstance(value, np.ndarray):
-        return str(value.tolist())
+        return str([seen(each) for each in value] if value.dtype == object else value.tolist())
     if isinstance(value, pd.DataFrame):
         return str(value.to_csv())
     if isinstance(value, Figure):
         return "; ".join(f"{ax.get_title()}{[t.get_text() for t in ax.texts]}{ax.dataLim}" for ax in value.axes)
+    if isinstance(value, Axes):
+        return seen(value.figure)
     if isinstance(value, Path):
         files = [value] if value.is_file() else sorted(value.rglob("*"))
         return str([(file.name, file.read_bytes()) for file in files if file.is_file()])

@@ -108,6 +108,7 @@ def of_comparisons(w: World) -> dict[str, Case]:
             {
                 "facts": w.facts[1:], "methods": ["random"], "factors": [Factor("share", (0.1,))],
                 "settings": {"limit": 2, "budgets": (1,)}, "folder": w.new("grid"), "overwrite": True,
+                "progress": True,
             },
         ),
         "Factor": Case(Factor, {"name": "threshold", "levels": (0.1,)}, {"name": "share", "levels": (0.2,)}),
@@ -153,8 +154,23 @@ def of_results(w: World) -> dict[str, Case]:
     text = {"column": "group", "where": {k: v for k, v in against["where"].items() if k != "group"}}  # type: ignore[attr-defined]
     of_text = {"column": "neurons", "percent": False, "where": {**text["where"], "intervention": "amplify"}}  # type: ignore[dict-item]
     planted = PlantedResult.load(w.saved(w.planted(), "planted"))
+    drawn = run_deletion(w.bert, w.facts, ["activation"], ratios=(0.1,), known_share=0, limit=2, progress=False)
+    there = w.new("there.json")
+    there.parent.mkdir(parents=True)
+    there.write_text("x", encoding="utf-8")
+
+    def panels(n: int) -> Any:
+        return Figure().subplots(1, n)
+
     return {
-        "Comparison.plot": Case(c.plot, {}, {"kind": "amplify"}),
+        "Comparison.plot": Case(c.plot, {}, {"kind": "amplify", "ax": panels(2)[0]}),
+        "Comparison.export_leaderboard": Case(
+            c.export_leaderboard, {"path": w.new("a.json")}, {"overwrite": True}, {"overwrite": {"path": there}}
+        ),
+        "Comparison.export_dataset": Case(
+            c.export_dataset, {"folder": w.new()}, {"license": "cc0-1.0", "overwrite": True},
+            {"license": {"overwrite": True}, "overwrite": {"folder": kept}},
+        ),
         "Comparison.report": Case(
             report, {"path": w.new("a.html"), "figures": dict.fromkeys(figures_of(c), Figure())},
             {"figures": {"x": Figure()}},
@@ -177,7 +193,7 @@ def of_results(w: World) -> dict[str, Case]:
         "ProtocolResult.load": Case(ProtocolResult.load, {"folder": w.saved(protocol, "protocol")}),
         "Grid.effects": Case(g.effects, {}, {"selection": "k=1", "metric": "flip"}),
         "Grid.table": Case(g.table, {}, {"selection": "k=1", "metric": "flip"}),
-        "Grid.plot": Case(g.plot, {}, {"selection": "k=1"}),
+        "Grid.plot": Case(g.plot, {}, {"selection": "k=1", "axes": panels(7)}),
         "Grid.load": Case(Grid.load, {"folder": w.saved(g, "grid")}),
         "Grid.report": Case(written(g.report), {"path": w.new("b.html")}),
         "Grid.save": Case(lambda folder: g.save(folder).is_dir(), {"folder": w.new("grid")}),
@@ -185,7 +201,8 @@ def of_results(w: World) -> dict[str, Case]:
         "PlantedResult.wide": Case(planted.wide, {}, {"metric": "rank", "axis": "k=1"}),
         "PlantedResult.table": Case(planted.table, {}, {"metric": "rank"}),
         "PlantedResult.table_text": Case(planted.table_text, {}, {"metric": "rank"}),
-        "PlantedResult.plot": Case(planted.plot, {}, {"metric": "rank"}),
+        "PlantedResult.plot": Case(planted.plot, {}, {"metric": "rank", "ax": panels(2)[0]}),
+        "ProtocolResult.plot": Case(drawn.plot, {}, {"axes": panels(7)}),
         "PlantedResult.pairwise": Case(
             planted.pairwise, {"reference": "random"}, {"reference": "activation", "metric": "rank"}
         ),
@@ -238,7 +255,7 @@ def of_plants(w: World) -> dict[str, Case]:
             plant, {"model": w.bert, "fact": fact, "neurons": neurons, "others": w.facts, "recipe": Recipe(**short)},
             {
                 "fact": dataclasses.replace(w.other, id="new", answer="Madrid"), "neurons": parts[0],
-                "others": w.facts[2:], "shares": (1.0, 3.0), "recipe": Recipe(steps=1, value_steps=1),
+                "others": w.facts[2:], "shares": (1.0, 3.0), "recipe": Recipe(steps=1, value_steps=1), "seed": 3,
             },
         ),
         "Planter": Case(

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from kn_attrib.cli import screen
+from kn_attrib.cli import options, screen
 from kn_attrib.cli.publish import publish
 from kn_attrib.errors import ConfigError, KnAttribError, StoreError
 from kn_attrib.evaluation import Comparison
@@ -20,6 +20,7 @@ NAME = "report"
 
 
 def command(
+    context: typer.Context,
     folders: Annotated[
         list[Path], typer.Argument(metavar="FOLDER...", help="Folders that comparisons were written to.")
     ],
@@ -38,8 +39,10 @@ def command(
     exports = [each for each in (leaderboard, dataset) if each is not None]
     if exports and len(folders) > 1:
         raise ConfigError(f"{len(folders)} folders are given; expected one with --leaderboard or --dataset.")
-    if license and dataset is None:
-        raise ConfigError(f"--license is {license!r:.80}, which only --dataset asks for; give a folder to write to.")
+    if dataset is None:
+        options.refuse(context, "license", without="--dataset")
+    if not exports:
+        options.refuse(context, "overwrite", without="--leaderboard or --dataset")
     comparisons = [_loaded(folder) for folder in folders]
     with _readable(folders):
         _export(comparisons[0], leaderboard, dataset, license, overwrite)

@@ -26,6 +26,7 @@ from kn_attrib.cli import app, benchmark, compare, plants, report
 from kn_attrib.evaluation.experiment import Experiment
 from kn_attrib.evaluation.protocols.deletion import DeletionProtocol
 from kn_attrib.evaluation.protocols.injection import InjectionProtocol
+from kn_attrib.evaluation.records.text import TitledTable
 from kn_attrib.scoring.registry import load_plugin
 
 PLUGIN = """
@@ -41,7 +42,7 @@ MODEL: Options = {"model": "m", "chat": True, "device": "cpu", "dtype": "float64
 FACTS: Options = {"facts": "FOLDER/two.jsonl", "relations": "none", "answer_words": 2}
 PROTOCOL: Options = {
     **MODEL, **FACTS, "methods": "random", "ratio": "0.5", "limit": 1, "max_prompts": 2, "seed": 3,
-    "out": "FOLDER/other", "plugin": ["FOLDER/plugin.py"], "overwrite": True, "markdown_tables": True,
+    "out": "FOLDER/other", "plugin": ["FOLDER/plugin.py"], "overwrite": True, "markdown": True,
 }  # fmt: skip
 OTHER: dict[str, Options] = {
     "compare": {
@@ -51,7 +52,10 @@ OTHER: dict[str, Options] = {
         "grid": ["threshold=0.1,0.2"], "seed": 3, "plugin": ["FOLDER/plugin.py"], "out": "FOLDER/other",
         "overwrite": True,
     },
-    "report": {"folders": "elsewhere", "markdown": True},
+    "report": {
+        "folders": "elsewhere", "markdown": True, "leaderboard": "FOLDER/new.json", "dataset": "FOLDER/data",
+        "license": "cc0-1.0", "overwrite": True,
+    },
     "benchmark": {
         "model": ["zoo:bert-facts"], "methods": "random", "split": "all", "plants": "elsewhere", "limit": 1,
         "max_prompts": 2, "contrast_facts": 1, "seed": 3, "plugin": ["FOLDER/plugin.py"], "out": "FOLDER/other",
@@ -87,6 +91,8 @@ GIVEN: dict[str, Options] = {
 HELD = {"out": "FOLDER/held"}
 BESIDE: dict[tuple[str, str], Options] = {
     ("plants", "jobs"): {"model": ["zoo:bert-facts", "zoo:gpt2-facts"]},
+    ("report", "license"): {"dataset": "FOLDER/data"},
+    ("report", "overwrite"): {"dataset": "FOLDER/data"},
     ("score", "seed"): {"method": "random"},
     ("score", "overwrite"): {"out": "FOLDER/held/file"},
     ("facts", "overwrite"): {"out": "FOLDER/held/file"},
@@ -104,9 +110,9 @@ def commands() -> dict[str, Any]:
 
 
 COMMANDS = commands()
-OPTIONS = {
-    name: {p.name: p for p in each.params if p.name not in ("help", "config")} for name, each in COMMANDS.items()
-}
+ELSEWHERE = ("help", "config", "verbose", "quiet", "json")
+"""Options that one place gives to all commands, and tests/cli tests on all of them."""
+OPTIONS = {name: {p.name: p for p in each.params if p.name not in ELSEWHERE} for name, each in COMMANDS.items()}
 PAIRS = [(name, option) for name, own in OPTIONS.items() for option in own]
 SETTINGS = [(name, option) for name, option in PAIRS if any(p.name == "config" for p in COMMANDS[name].params)]
 
@@ -135,22 +141,23 @@ def done(monkeypatch: pytest.MonkeyPatch, load_tiny: Callable[..., NeuronModel],
 
         return note
 
-    def ran(run: Experiment[Any, Any, Any]) -> str:
+    def ran(run: Experiment[Any, Any, Any]) -> SimpleNamespace:
         found.append((run.settings, run.scorers, run.facts, run.journal.folder))
-        return "result"
+        return SimpleNamespace(summary="summary")
 
     for place, name, result in (
         (options, "load_model", load_tiny("masked")), (options, "load_plugin", None), (compare, "compare", None),
         (compare, "compare_grid", None), (compare, "publish", None), (compare, "publish_grid", None),
         (benchmark, "benchmark", None), (benchmark, "_publish", None), (plants, "_made", "made"),
-        (report, "_loaded", "comparison"), (report, "publish", None), (report, "leaderboard_page", "page"),
+        (report, "_loaded", "comparison"), (report, "publish", None), (report, "_export", None),
+        (report, "leaderboard_page", "page"),
     ):  # fmt: skip
         monkeypatch.setattr(place, name, noting(name, result))
     monkeypatch.setattr(options, "load_plugin", lambda path: found.append(load_plugin(path)))
     monkeypatch.setattr(plants, "ProcessPoolExecutor", noting("pool", nullcontext(SimpleNamespace(map=lambda *_: []))))
     for protocol in (DeletionProtocol, InjectionProtocol):
         monkeypatch.setattr(protocol, "run", ran)
-        monkeypatch.setattr(protocol, "tables", lambda *_: [("title", pd.DataFrame({"a": [1]}))])
+        monkeypatch.setattr(protocol, "tables", lambda *_: [TitledTable("title", pd.DataFrame({"a": [1]}))])
         monkeypatch.setattr(protocol, "publish", lambda *_: Path("page"))
     monkeypatch.setattr(kn_attrib.cli.doctor, "findings", lambda: [])
     return found

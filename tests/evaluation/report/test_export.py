@@ -197,4 +197,4 @@ def test_the_command_line_exports(comparison: Comparison, tmp_path: Path) -> Non
     both = invoke("report", str(run), str(run), "--leaderboard", str(tmp_path / "other.json"))
     assert "2 folders are given; expected one with --leaderboard or --dataset" in str(both.exception)
     alone = invoke("report", str(run), "--license", "mit")
-    assert "which only --dataset asks for" in str(alone.exception)
+    assert "--license changes nothing without --dataset" in str(alone.exception)
