@@ -1,8 +1,8 @@
 """Judges neurons; never knows a method.
 
-Here: a room for each experiment (``comparison`` with its ``report``, ``planted``, ``protocols``) and for what they
-share (``measure``, ``records``, ``statistics``), the frame of experiments and the words that rows may say. Experiments
-never import one another.
+Here: a room for each experiment (``comparison`` with its ``report``, ``planted``, ``protocols``, ``reading``) and for
+what they share (``measure``, ``records``, ``statistics``), the frame of experiments and the words that rows may say.
+Experiments never import one another.
 """
 
 from kn_attrib.evaluation.comparison.compare import DEFAULT_METHODS, ComparisonInterrupted, compare
@@ -18,6 +18,11 @@ from kn_attrib.evaluation.planted.result import PlantedResult
 from kn_attrib.evaluation.protocols.deletion import run_deletion
 from kn_attrib.evaluation.protocols.injection import run_injection
 from kn_attrib.evaluation.protocols.result import ProtocolResult
+from kn_attrib.evaluation.reading.keys import TopPrompts, top_prompts
+from kn_attrib.evaluation.reading.lens import logit_lens
+from kn_attrib.evaluation.reading.reading import read
+from kn_attrib.evaluation.reading.result import ReadingResult
+from kn_attrib.evaluation.reading.values import read_values
 from kn_attrib.evaluation.report.comparison import Comparison
 from kn_attrib.evaluation.report.export import leaderboard_schema
 from kn_attrib.evaluation.report.grid import Grid
@@ -36,16 +41,22 @@ __all__ = [
     "PlantedResult",
     "Planter",
     "ProtocolResult",
+    "ReadingResult",
     "Recipe",
+    "TopPrompts",
     "Writing",
     "answers",
     "benchmark",
     "compare",
     "compare_grid",
     "leaderboard_schema",
+    "logit_lens",
     "parameter_randomisation",
     "perplexity",
     "plant",
+    "read",
+    "read_values",
     "run_deletion",
     "run_injection",
+    "top_prompts",
 ]

@@ -11,10 +11,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from argument_cases import Case
-from argument_world import SETTINGS, World
+from argument_tables_of_reading import of_experiments, of_reading
+from argument_world import CONTRASTING, SETTINGS, World
 from kn_attrib import Comparison, NeuronSet, compare
 from kn_attrib.evaluation import (
-    ExperimentSettings,
     Factor,
     Grid,
     Plant,
@@ -32,16 +32,15 @@ from kn_attrib.evaluation import (
     run_deletion,
     run_injection,
 )  # fmt: skip
-from kn_attrib.evaluation.protocols.deletion import DeletionProtocol, DeletionSettings
 from kn_attrib.evaluation.report.figures import figures_of
 
-CONTRASTING = "expected_gradients(samples=1)"
 SENTENCES = ["the capital of France is Paris .", "Rome is in Italy ."]
 
 
 def evaluation_cases(w: World) -> dict[str, Case]:
     """Cases by the name of what is called."""
-    return {**of_comparisons(w), **of_results(w), **of_plants(w), **of_protocols(w), **of_experiments(w)}
+    own = {**of_comparisons(w), **of_results(w), **of_plants(w), **of_protocols(w)}
+    return {**own, **of_experiments(w), **of_reading(w)}
 
 
 def counted(model: Any, call: Callable[[], Any]) -> Any:
@@ -307,53 +306,5 @@ def of_protocols(w: World) -> dict[str, Case]:
                 "first_layer": 1,
             },
             beside,
-        ),
-    }  # fmt: skip
-
-
-def of_experiments(w: World) -> dict[str, Case]:
-    finished = w.saved(w.comparison, "finished")
-    short = DeletionSettings(limit=1, known_share=0.0, ratios=(0.05,), negatives=1, sentences=1)
-
-    def ran(**given: Any) -> Any:
-        run = DeletionProtocol(**given)
-        result = run.run()
-        return result.tables(), run.journal.folder is not None
-
-    several = dataclasses.replace(short, limit=4)
-    begun = DeletionProtocol(w.bert, w.facts, ["activation", "random", CONTRASTING], several, progress=False)
-    done = begun.run()
-    prompts = w.pool.prompts
-
-    def costing(method: Any) -> Any:
-        with begun.costing(method):
-            pass
-        return sorted(begun._spent)
-
-    def rows_frame(rows: Any, further: Any) -> Any:
-        return begun.rows_frame(rows, *further)
-
-    row = [{"fact": "a", "relation": "b", "value": 1.0, "extra": 2}]
-    experiment = {"model": w.bert, "facts": w.facts, "methods": ["activation"], "settings": short, "progress": False}
-    return {
-        "Experiment": Case(
-            ran, experiment,
-            {
-                "facts": w.facts[4:], "methods": ["random"], "settings": dataclasses.replace(short, ratios=(0.2,)),
-                "folder": w.new("run"), "overwrite": True, "progress": True,
-            },
-            {"overwrite": {"folder": finished}},
-        ),
-        "Experiment.costing": Case(costing, {"method": "a"}, {"method": "b"}),
-        "Experiment.publish": Case(begun.publish, {"result": done, "folder": w.new()}),
-        "Experiment.rows_frame": Case(rows_frame, {"rows": {"rows": row}, "further": []}, {"further": ["extra"]}),
-        "Experiment.score": Case(
-            begun.score, {"method": "random", "prompts": prompts[:1], "others": []},
-            {"method": "activation", "prompts": prompts[1:2], "others": prompts[3:]},
-            {"others": {"method": "expected_gradients"}},
-        ),
-        "ExperimentSettings": Case(
-            lambda **given: dataclasses.asdict(ExperimentSettings(**given)), {},
-            {"limit": 1, "max_prompts": 1, "known_share": 1.0, "seed": 1},
         ),
     }  # fmt: skip

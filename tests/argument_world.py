@@ -11,6 +11,8 @@ from kn_attrib import FactSet, Pool, compare, facts_from_templates, load_model, 
 from kn_attrib.evaluation import Factor, PlantedResult, benchmark, compare_grid
 from kn_attrib.evaluation.planted.suite import load_suite
 
+CONTRASTING = "expected_gradients(samples=1)"
+"""A method that compares facts."""
 SETTINGS: dict[str, Any] = {"progress": False, "known_share": 0.0}
 """Random models know nothing, and bars are for people."""
 

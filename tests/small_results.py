@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from kn_attrib import Comparison, FactSet, NeuronModel, compare
-from kn_attrib.evaluation import Factor, Grid, PlantedResult, ProtocolResult, benchmark, compare_grid
+from kn_attrib.evaluation import (
+    Factor,
+    Grid,
+    PlantedResult,
+    ProtocolResult,
+    ReadingResult,
+    benchmark,
+    compare_grid,
+    read,
+)
 from kn_attrib.evaluation.protocols.deletion import DeletionProtocol, DeletionSettings
 from kn_attrib.evaluation.protocols.injection import InjectionProtocol, InjectionSettings
 
@@ -31,6 +40,10 @@ def small_injection(model: NeuronModel, facts: FactSet, seed: int = 0) -> Protoc
 def small_deletion(model: NeuronModel, facts: FactSet, seed: int = 0) -> ProtocolResult:
     settings = DeletionSettings(known_share=0.0, ratios=(0.05, 0.5), sentences=2, seed=seed)
     return DeletionProtocol(model, facts, METHODS, settings, progress=False).run()
+
+
+def small_reading(model: NeuronModel, facts: FactSet, seed: int = 0) -> ReadingResult:
+    return read(model, facts, METHODS, known_share=0.0, top=3, budget=2, seed=seed, progress=False)
 
 
 def small_benchmark(seed: int = 0) -> PlantedResult:

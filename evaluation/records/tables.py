@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kn_attrib.evaluation.records.columns import Column, Table, interval
+from kn_attrib.evaluation.records.tables_of_reading import READING
 
 FACT = Column("fact", "text", "id", "the fact")
 RELATION = Column("relation", "text", "id", "its relation")
@@ -281,4 +282,5 @@ TABLES: dict[str, Table] = {
             Column("score", "number", "the method's own", "larger: more responsible for the answer"),
         ),
     ),
+    **READING,
 }

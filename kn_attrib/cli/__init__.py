@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kn_attrib.cli import benchmark, compare, doctor, facts, methods, models, plants, protocol, report, score
+from kn_attrib.cli import benchmark, compare, doctor, facts, methods, models, plants, protocol, read, report, score
 from kn_attrib.cli.modes import with_modes
 from kn_attrib.errors import KnAttribError
 from kn_attrib.models.allocator import keep_freed_memory
@@ -46,6 +46,7 @@ for module in (compare, report, benchmark, plants, score, methods, models, facts
     app.command(module.NAME)(with_modes(module.command))
 
 app.add_typer(protocol.app, name=protocol.NAME)
+read.add(app)
 
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]

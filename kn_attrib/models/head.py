@@ -135,6 +135,20 @@ class Head:
             swept = self._sweep(final, answers, gradient=False, ranks=True)
             return Answer(swept.gold.logprob, swept.rank, swept.top)
 
+    def logits(self, final: Tensor) -> Tensor:
+        """Logits of all words, ``[row, vocabulary]``: for a few rows, where words are to be named; not differentiable.
+
+        Parameters
+        ----------
+        final : ``[row, …]``, from `final`.
+        """
+        if self._is_logits(final):
+            return final
+        module = self.module
+        bias = None if module.bias is None else module.bias.detach()
+        with torch_defaults(gradients=False), torch.no_grad(), full_precision():
+            return at_least_float32(self.multiply(final, module.weight.detach(), bias))
+
     def mean_logit(self, final: Tensor) -> Tensor:
         """Mean logit of the vocabulary, ``[row]``; differentiable."""
         if self._is_logits(final):

@@ -17,7 +17,15 @@ from argument_tables_of_experiments import evaluation_cases
 from argument_world import World
 from kn_attrib import Attribution, Comparison, NeuronScores, Pool
 from kn_attrib.errors import KnAttribError
-from kn_attrib.evaluation import Answer, Grid, Plant, PlantedResult, ProtocolResult
+from kn_attrib.evaluation import (
+    Answer,
+    Grid,
+    Plant,
+    PlantedResult,
+    ProtocolResult,
+    ReadingResult,
+    TopPrompts,
+)
 
 HOOKS = {
     *(f"Scorer.{name}" for name in ("score", "fit", "rows_per_prompt")),
@@ -28,7 +36,19 @@ HOOKS = {
 """What methods and experiments fill in, and the package calls."""
 RECORDS: dict[str, type[Any]] = {
     each.__name__: each
-    for each in (Attribution, NeuronScores, Comparison, Grid, Plant, PlantedResult, ProtocolResult, Answer, Pool)
+    for each in (
+        Attribution,
+        NeuronScores,
+        Comparison,
+        Grid,
+        Plant,
+        PlantedResult,
+        ProtocolResult,
+        ReadingResult,
+        TopPrompts,
+        Answer,
+        Pool,
+    )  # fmt: skip
 }
 """Classes whose arguments are their content."""
 

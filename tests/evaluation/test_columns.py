@@ -13,7 +13,7 @@ import pytest
 from pandas.api import types
 
 from kn_attrib import FactSet, NeuronModel, score
-from kn_attrib.evaluation import parameter_randomisation
+from kn_attrib.evaluation import logit_lens, parameter_randomisation
 from kn_attrib.evaluation.planted.suite import load_suite
 from kn_attrib.evaluation.records.columns import Column
 from kn_attrib.evaluation.records.columns_page import page
@@ -22,7 +22,14 @@ from kn_attrib.evaluation.records.tables import TABLES
 from kn_attrib.evaluation.report.curves import areas, curves
 from kn_attrib.evaluation.report.leaderboard import leaderboard
 from kn_attrib.evaluation.report.specificity import specificity
-from small_results import small_benchmark, small_comparison, small_deletion, small_grid, small_injection
+from small_results import (
+    small_benchmark,
+    small_comparison,
+    small_deletion,
+    small_grid,
+    small_injection,
+    small_reading,
+)
 from synthetic_comparison import BASE, synthetic
 
 KINDS: dict[str, Callable[[Any], bool]] = {
@@ -78,6 +85,8 @@ def frames(session_load_tiny: Callable[..., NeuronModel], module_facts: FactSet)
         "grid.effects": grid.effects(),
         "benchmark.pairwise": planted.pairwise(),
         "suite.checks": load_suite("zoo:bert-facts").checks(),
+        **{f"read.{name}": frame for name, frame in small_reading(model, facts).tables().items()},
+        "logit_lens": logit_lens(model, model.encode(facts).prompts),
         "inj.summary": inj.summary,
         "del.summary": deletion.summary,
         "parameter_randomisation": parameter_randomisation(model, facts, "activation"),
