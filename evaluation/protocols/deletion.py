@@ -66,8 +66,10 @@ class DeletionSettings(ExperimentSettings):
     def _check_text(self, model: NeuronModel) -> None:
         """Raise where perplexity is of no text, or of another one than is asked for."""
         chosen = [name for name in ("text", "sentences") if getattr(self, name) != DEFAULTS[name]]
-        if chosen and model.kind == "encoder-decoder":
-            raise ConfigError(f"{chosen[0]} is for perplexity, which encoder-decoders have none of; leave it out.")
+        for name in chosen:
+            # None of either is what an encoder-decoder gets.
+            if getattr(self, name) and model.kind == "encoder-decoder":
+                raise ConfigError(f"{name} is for perplexity, which encoder-decoders have none of; leave it out.")
         if len(chosen) == 2:
             raise ConfigError(
                 f"sentences is {self.sentences}, the number of the default text's, and text is given, all of which is "
