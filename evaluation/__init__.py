@@ -1,6 +1,6 @@
 """Judges neurons; never knows a method.
 
-Here: a room for each experiment (``comparison`` with its ``report``, ``planted``, ``protocols``) and for what they
+Here: a room for each experiment (``comparison`` with its ``report``, ``planted``, ``protocols``, ``tracing``) and for what they
 share (``measure``, ``records``, ``statistics``), the frame of experiments and the words that rows may say. Experiments
 never import one another.
 """
@@ -21,6 +21,8 @@ from kn_attrib.evaluation.protocols.result import ProtocolResult
 from kn_attrib.evaluation.report.comparison import Comparison
 from kn_attrib.evaluation.report.grid import Grid
 from kn_attrib.evaluation.report.questions import Answer, answers
+from kn_attrib.evaluation.tracing.result import Trace
+from kn_attrib.evaluation.tracing.trace import trace
 
 __all__ = [
     "DEFAULT_METHODS",
@@ -36,6 +38,7 @@ __all__ = [
     "Planter",
     "ProtocolResult",
     "Recipe",
+    "Trace",
     "Writing",
     "answers",
     "benchmark",
@@ -46,4 +49,5 @@ __all__ = [
     "plant",
     "run_deletion",
     "run_injection",
+    "trace",
 ]

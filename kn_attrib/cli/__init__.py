@@ -1,4 +1,4 @@
-"""The command line: ``kn-attrib compare | report | benchmark | plants | protocol | score | methods | …``."""
+"""The command line: ``kn-attrib compare | report | benchmark | plants | protocol | trace | score | methods | …``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from kn_attrib.cli import benchmark, compare, doctor, facts, methods, models, plants, protocol, report, score
+from kn_attrib.cli import benchmark, compare, doctor, facts, methods, models, plants, protocol, report, score, trace
 from kn_attrib.errors import KnAttribError
 from kn_attrib.models.allocator import keep_freed_memory
 from kn_attrib.store import versions
@@ -45,6 +45,7 @@ for module in (compare, report, benchmark, plants, score, methods, models, facts
     app.command(module.NAME)(module.command)
 
 app.add_typer(protocol.app, name=protocol.NAME)
+trace.add(app)
 
 
 def _stop_in_order() -> None:
