@@ -114,6 +114,8 @@ def _best(result: TraceRows) -> str:
     if not scored:
         return ""
     best = max(scored, key=lambda pair: pair.over_layers.value)
+    if not best.over_layers.low > 0:
+        return " No method's scores are shown to be laid out over the layers as tracing's effects are."
     return (
         f" Of the methods, {best.method}'s scores are laid out over the layers most as tracing's effects at the answer "
         f"position are: {number(best.over_layers)} over layers, {number(best.over_facts)} over facts."

@@ -31,6 +31,9 @@ KIND_NAMES = {
     "hidden_severed_ffn": "hidden state, feed-forward severed",
     "hidden_severed_attention": "hidden state, attention severed",
 }
+IN_A_ROW = 3
+"""Panels side by side."""
+ROLE_COLOURS = dict(zip(ROLES, [sns.color_palette("colorblind")[i] for i in (7, 1, 2, 3, 4, 8, 0)], strict=True))
 INTERVALS = "95 % bootstrap intervals over relations, then facts"
 
 
@@ -57,11 +60,9 @@ def heat_map(result: TraceRows, fact: str, kind: str, axes: Axes) -> None:
     axes.invert_yaxis()
     ticks = range(0, grid.shape[1], max(1, grid.shape[1] // 6))
     axes.set_xticks([layer + 0.5 for layer in ticks], [str(layer) for layer in ticks])
-    middle = "" if kind.startswith("hidden") else f" (middle of {result.manifest['window']} restored)"
-    axes.set(title=KIND_NAMES[kind], xlabel=f"layer{middle}")
+    axes.set(title=KIND_NAMES[kind], xlabel=_layer(result, kind))
     axes.grid(visible=False)
-    bar = axes.figure.colorbar(mesh, ax=axes)
-    bar.set_label("indirect effect on p(answer)")
+    axes.figure.colorbar(mesh, ax=axes)
 
 
 def effects_by_role(result: TraceRows, kind: str, axes: Axes) -> None:
@@ -72,8 +73,7 @@ def effects_by_role(result: TraceRows, kind: str, axes: Axes) -> None:
     ConfigError : the kind was not traced.
     """
     effects = result.average_effects(kind)
-    colours = dict(zip(ROLES, sns.color_palette("colorblind"), strict=False))
-    for role, colour in colours.items():
+    for role, colour in ROLE_COLOURS.items():
         part = effects[effects.role == role].sort_values("layer")
         # In causal models nothing left of the subject is corrupted.
         if len(part) and (part["mean"] != 0).any():
@@ -81,8 +81,7 @@ def effects_by_role(result: TraceRows, kind: str, axes: Axes) -> None:
             axes.fill_between(part.layer, 100 * part.low, 100 * part.high, color=colour, alpha=0.2, linewidth=0)
     axes.axhline(0, color="0.2", linewidth=0.8)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    middle = "" if kind.startswith("hidden") else f" (middle of {result.manifest['window']} restored)"
-    axes.set(title=KIND_NAMES[kind], xlabel=f"layer{middle}", ylabel="average indirect effect (points)")
+    axes.set(title=KIND_NAMES[kind], xlabel=_layer(result, kind), ylabel="average indirect effect (points)")
 
 
 def layer_curves(result: TraceRows, axes: Axes, methods: Sequence[str]) -> None:
@@ -98,7 +97,8 @@ def layer_curves(result: TraceRows, axes: Axes, methods: Sequence[str]) -> None:
         scale = found["mean"].abs().max() or 1
         style = "-" if number < len(COMPARED) else "--" if number == len(COMPARED) else ":"
         axes.plot(found.index, found["mean"] / scale, style, color=colour, label=name)
-        axes.fill_between(found.index, found.low / scale, found.high / scale, color=colour, alpha=0.12, linewidth=0)
+        if number <= len(COMPARED):  # bands of all would hide one another
+            axes.fill_between(found.index, found.low / scale, found.high / scale, color=colour, alpha=0.15, linewidth=0)
     axes.axhline(0, color="0.2", linewidth=0.8)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="layer", ylabel="share of the curve's highest value")
@@ -107,16 +107,15 @@ def layer_curves(result: TraceRows, axes: Axes, methods: Sequence[str]) -> None:
 def correlation_dots(found: Sequence[Pair], axes: Axes, over: str) -> None:
     """Correlations of tracing with each quantity, with their intervals; hollow where they may be zero."""
     names = list(dict.fromkeys(pair.name for pair in found))
-    colours = dict(zip(COMPARED, sns.color_palette("colorblind"), strict=False))
     for place, role in enumerate(COMPARED):
-        label = ROLES[role]
+        colour = ROLE_COLOURS[role]
         for pair in (each for each in found if each.role == role):
             value, low, high = pair.over_layers if over == "layers" else pair.over_facts
             y = names.index(pair.name) + 0.3 * (place - 0.5)
-            fill = colours[role] if low > 0 or high < 0 else "white"
-            axes.plot(value, y, "o", markersize=4, color=colours[role], markerfacecolor=fill, label=label)
-            axes.hlines(y, low, high, color=colours[role], linewidth=1.2)
-            label = "_"
+            axes.hlines(y, low, high, color=colour, linewidth=1.2)
+            fill = colour if low > 0 or high < 0 else "white"
+            axes.plot(value, y, "o", markersize=4, color=colour, markerfacecolor=fill)
+        axes.plot([], [], "o-", markersize=4, color=colour, label=ROLES[role])
     axes.axvline(0, color="0.2", linewidth=0.8)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
@@ -128,23 +127,24 @@ def correlation_dots(found: Sequence[Pair], axes: Axes, over: str) -> None:
 def kinds_figure(result: TraceRows, fact: str | None = None) -> Figure:
     """A panel for each kind: heat maps of a fact, or average effects by role."""
     kinds = result.kinds
+    columns = min(len(kinds), IN_A_ROW)
+    rows = -(-len(kinds) // columns)
     with figure_style():
-        height = 2.8 if fact is None else 1.2 + 0.24 * _n_tokens(result, fact)
-        figure = Figure(figsize=(0.6 + 3.9 * len(kinds), height), layout="constrained")
-        panels = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
-        for kind, axes in zip(kinds, panels, strict=True):
-            if fact is None:
-                effects_by_role(result, kind, axes)
+        height = 2.8 if fact is None else 1.1 + 0.24 * _n_tokens(result, fact)
+        figure = Figure(figsize=(0.6 + 3.9 * columns, 0.4 + height * rows), layout="constrained")
+        panels = figure.subplots(rows, columns, squeeze=False, sharey=fact is None).flatten()
+        for number, axes in enumerate(panels):
+            if number >= len(kinds):
+                axes.remove()
+            elif fact is not None:
+                heat_map(result, fact, kinds[number], axes)
             else:
-                heat_map(result, fact, kind, axes)
-            if axes is not panels[0]:
-                axes.set_ylabel("")
+                effects_by_role(result, kinds[number], axes)
+                axes.set_ylabel("" if number % columns else axes.get_ylabel())
         if fact is None:
-            lines = {text: line for axes in panels for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+            drawn = [axes.get_legend_handles_labels() for axes in panels[: len(kinds)]]
+            lines = {text: line for handles, texts in drawn for line, text in zip(handles, texts, strict=True)}
             figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=6, frameon=False)
-        else:
-            panels[0].invert_yaxis()
-            panels[0].set_ylim(len(panels[0].get_yticks()), 0)
     return figure
 
 
@@ -179,13 +179,15 @@ def trace_figures(result: TraceRows) -> dict[str, CaptionedFigure]:
     caption += f"window) at the tokens of each role. Bands: {INTERVALS}."
     found = {"effects": CaptionedFigure(kinds_figure(result), caption)}
     if "ffn" in result.kinds:
-        what = "Feed-forward effects of tracing by layer, and what each layer's neurons are at the answer position; each "
+        what = (
+            "Feed-forward effects of tracing by layer, and what each layer's neurons are at the answer position; each "
+        )
         found["layers"] = CaptionedFigure(curves_figure(result), f"{what}curve divided by its highest value.")
         text = f"Correlation of tracing's feed-forward effects with {', '.join(MEASURES.values())} by layer. "
         text += f"Lines: {INTERVALS}; hollow where zero lies within."
         found["answer"] = CaptionedFigure(answer_figure(result), text)
     for number, fact in enumerate(_some_facts(result)):
-        text = f"{fact}: indirect effects of restoring each state; stars mark the subject. White: none, or below zero."
+        text = f"{fact}: indirect effects of restoring each state. Stars: the subject. White: no effect, or below zero."
         found[f"fact_{number}"] = CaptionedFigure(kinds_figure(result, fact), text)
     return found
 
@@ -194,6 +196,12 @@ def shown(word: str) -> str:
     """A token as a label shows it: a space that it begins with as an underscore, dollars as they are."""
     text = word.replace("\n", "⏎").replace("$", r"\$")
     return f"_{text[1:]}" if text.startswith(" ") else text
+
+
+def _layer(result: TraceRows, kind: str) -> str:
+    """What stands at the axis of layers."""
+    width = result.manifest["window"]
+    return "layer" if kind.startswith("hidden") or width == 1 else f"layer (middle of {width} restored)"
 
 
 def _n_tokens(result: TraceRows, fact: str) -> int:

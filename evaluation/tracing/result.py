@@ -41,9 +41,7 @@ class Trace(TraceRows):
         """Does tracing's peak predict which neurons matter? None where feed-forward outputs were not restored."""
         return answer_of(self) if self.traced else None
 
-    def plot(
-        self, fact: str | None = None, kind: str | None = None, ax: Axes | None = None
-    ) -> Figure | SubFigure:
+    def plot(self, fact: str | None = None, kind: str | None = None, ax: Axes | None = None) -> Figure | SubFigure:
         """Heat maps of one fact (tokens × layers), or average indirect effects by role.
 
         Parameters

@@ -19,8 +19,8 @@ ROLES = {
 def roles_of(start: int, end: int, answer: int, n_tokens: int) -> Mapping[str, list[int]]:
     """The tokens of each role; roles that no token has are left out.
 
-    A token may have two: the subject's only token is its first and its last, and the token at the answer position may be
-    the first after the subject.
+    A token may have two: the subject's only token is its first and its last, and the token at the answer position may
+    be the first after the subject.
 
     >>> roles_of(1, 2, 4, 5)
     {'before': [0], 'first_subject': [1], 'last_subject': [1], 'first_after': [2], 'further': [3], 'answer': [4]}

@@ -51,7 +51,9 @@ class TracingSettings(ExperimentSettings):
             if len(set(given)) < len(given):
                 raise ConfigError(f"a {what} is given twice in {', '.join(given)}; name each once.")
         if self.severed and "hidden" not in self.kinds:
-            raise ConfigError("severed needs the kind 'hidden': it is a hidden state that is restored; add it to kinds.")
+            raise ConfigError(
+                "severed needs the kind 'hidden': it is a hidden state that is restored; add it to kinds."
+            )
         if self.window is not None and not 1 <= self.window <= model.n_layers:
             raise ConfigError(f"window is {self.window}; expected 1 to {model.n_layers}, the layers of {model.name}.")
         if self.window is not None and self.kinds == ("hidden",):
@@ -71,25 +73,16 @@ class TracingSettings(ExperimentSettings):
         """Layers of a window in a model of so many layers."""
         return self.window or max(1, round(WINDOW * n_layers))
 
-    @property
-    def names(self) -> list[str]:
-        """What rows call the kinds, severed ones included."""
-        return [*self.kinds, *(severed_name(each) for each in self.severed)]
-
     def restorations(self, n_layers: int, n_tokens: int) -> list[tuple[str, int, Restoration]]:
         """Every cell of a prompt: kind, layer (of a window its middle), and what is restored."""
+        kinds: list[tuple[str, State, Severed | None]] = [(kind, kind, None) for kind in self.kinds]
+        kinds += [(f"hidden_severed_{output}", "hidden", output) for output in self.severed]
         found = []
-        for name in self.names:
-            severed = next((each for each in self.severed if name == severed_name(each)), None)
-            state: State = "hidden" if severed else name  # type: ignore[assignment]  # it is one of the kinds
+        for name, state, severed in kinds:
             width = 1 if state == "hidden" else self.width(n_layers)
             for token in range(n_tokens):
                 for layer in range(n_layers):
-                    low, high = max(0, layer - width // 2), min(n_layers, layer - width // 2 + width)
+                    start = layer - width // 2
+                    low, high = max(0, start), min(n_layers, start + width)
                     found.append((name, layer, Restoration(state, token, low, high, severed)))
         return found
-
-
-def severed_name(output: str) -> str:
-    """What rows call hidden states that are restored with an output severed."""
-    return f"hidden_severed_{output}"

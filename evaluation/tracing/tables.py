@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from kn_attrib.evaluation.records.text import TitledTable, interval_text
+from kn_attrib.evaluation.records.text import TitledTable
+from kn_attrib.evaluation.report.answer import percent
 from kn_attrib.evaluation.tracing.answer import answer_of, number, pairs
 from kn_attrib.evaluation.tracing.roles import ROLES
-from kn_attrib.evaluation.tracing.trace_rows import TraceRows
+from kn_attrib.evaluation.tracing.trace_rows import TRACED, TraceRows
 
 
 def peaks(result: TraceRows) -> pd.DataFrame:
@@ -19,7 +20,7 @@ def peaks(result: TraceRows) -> pd.DataFrame:
         effects = result.average_effects(kind)
         best = effects.loc[effects.groupby("role", sort=False)["mean"].idxmax()].set_index("role")
         lines[kind] = {
-            ROLES[role]: f"{interval_text(*best.loc[role, ['mean', 'low', 'high']], percent=True)} (L{best.layer[role]})"
+            ROLES[role]: f"{percent(*best.loc[role, ['mean', 'low', 'high']])} (L{best.layer[role]})"
             for role in ROLES
             if role in best.index
         }
@@ -46,7 +47,7 @@ def correlations(result: TraceRows) -> pd.DataFrame:
 def trace_tables(result: TraceRows) -> Iterator[TitledTable]:
     """Total effects, peaks, correlations, the answer, and what was left out."""
     m = result.manifest
-    left_out = {status: n for status, n in m["prompts"].items() if status != "traced"}
+    left_out = {status: n for status, n in m["prompts"].items() if status != TRACED}
     if left_out:
         counts = ", ".join(f"{status}: {n}" for status, n in left_out.items())
         names = f" Facts without any other text: {', '.join(m['not_traced'])}." if m["not_traced"] else ""
@@ -55,7 +56,7 @@ def trace_tables(result: TraceRows) -> Iterator[TitledTable]:
         yield TitledTable("No text was answered rightly: nothing was traced.")
         return
     total = result.total_effects
-    text = {name: interval_text(*total.loc[name, ["mean", "low", "high"]], percent=True) for name in total.index}
+    text = {name: percent(*total.loc[name, ["mean", "low", "high"]]) for name in total.index}
     n = int(total.n.iloc[0])
     yield TitledTable(
         f"{m['model']['name']}: p(answer) falls from {text['p_clean']} to {text['p_corrupted']} when the subject is "

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-import torch
 from torch import Tensor
 
 from kn_attrib.errors import PromptError
@@ -16,6 +15,7 @@ from kn_attrib.evaluation.experiment import Experiment, Facts, Methods, Rows
 from kn_attrib.evaluation.measure.known_facts import Candidate, queries_of
 from kn_attrib.evaluation.records.pages import CaptionedFigure
 from kn_attrib.evaluation.records.text import TitledTable
+from kn_attrib.evaluation.tracing.cells import RoleCell, cell_rows, prompt_row, role_means, untraced
 from kn_attrib.evaluation.tracing.figures import trace_figures
 from kn_attrib.evaluation.tracing.profiles import (
     ALL_NEURONS,
@@ -32,7 +32,8 @@ from kn_attrib.evaluation.tracing.result import Trace
 from kn_attrib.evaluation.tracing.roles import roles_of
 from kn_attrib.evaluation.tracing.settings import NOISE, Severed, TracingSettings
 from kn_attrib.evaluation.tracing.tables import trace_tables
-from kn_attrib.evaluation.tracing.trace_rows import CELLS, FACTS, INDIRECT, PROMPTS, TRACING
+from kn_attrib.evaluation.tracing.trace_rows import CELLS, FACTS, INDIRECT, PROMPTS, TRACED, TRACING, WRONG
+from kn_attrib.evaluation.vocabulary import USED
 from kn_attrib.facts.prompts import Prompt
 from kn_attrib.interventions.corrupted_subject import (
     Corruption,
@@ -41,7 +42,7 @@ from kn_attrib.interventions.corrupted_subject import (
     with_noisy_subject,
     with_other_subjects,
 )
-from kn_attrib.interventions.restoration import Restored, restore
+from kn_attrib.interventions.restoration import restore
 from kn_attrib.interventions.states import STATES, State, StatePoints
 from kn_attrib.models.neuron_model import NeuronModel
 
@@ -73,9 +74,9 @@ def trace(
 
     ``p`` is the probability of the answer's first token. The total effect of a prompt is ``p(clean) − p(corrupted)``;
     the indirect effect of a cell (a state, a token ``t``, a layer ``l``) is ``p(corrupted, state of (t, l) as in the
-    clean run) − p(corrupted)``, both means over the samples, which all cells of a prompt share. Average indirect effects
-    are means over facts, within relations first, by the role of the token; a role's effect in a prompt is the mean over
-    its tokens.
+    clean run) − p(corrupted)``, both means over the samples, which all cells of a prompt share. Average indirect
+    effects are means over facts, within relations first, by the role of the token; a role's effect in a prompt is the
+    mean over its tokens.
 
     Parameters
     ----------
@@ -84,12 +85,12 @@ def trace(
     kinds : states to restore: ``"hidden"`` (behind a layer), ``"ffn"`` and ``"attention"`` (what their output linears
         write, in a window of layers).
     severed : also hidden states with what these write later, at the same token, held at its corrupted values.
-    window : layers that are restored together, ``l − window // 2`` on, cut off at the model's ends; default: 10 in 48 of
-        the model's layers, as in the paper.
+    window : layers that are restored together, ``l − window // 2`` on, cut off at the model's ends; default: 10 in 48
+        of the model's layers, as in the paper.
     corruption : ``"gaussian"`` noise on the embeddings of the subject's tokens, ``"uniform"`` noise, or ``"replace"``
         the subject by others of its relation, of as many tokens and with another answer.
-    noise : standard deviation of the noise (uniform: its largest value), in standard deviations of the embeddings of all
-        subjects that are traced.
+    noise : standard deviation of the noise (uniform: its largest value), in standard deviations of the embeddings of
+        all subjects that are traced.
     samples : corrupted runs of a prompt, each with a draw of its own (``"replace"``: at most so many other subjects).
     k : neurons of each layer that are suppressed, the highest of each method, for comparison.
     limit, known_share : as in `ExperimentSettings`; unless ``known_share`` is 0, prompts that are answered wrongly are
@@ -131,12 +132,11 @@ class Traceable(NamedTuple):
 
     candidate: Candidate
     queries: tuple[Prompt, ...]
-    left_out: tuple[tuple[str, PromptError], ...]
+    left_out: tuple[tuple[Prompt, PromptError], ...]
 
 
 class Tracing(Experiment[TracingSettings, Traceable, Trace]):
-    """Causal tracing: which states bring the answer back when the subject is corrupted, and do they tell which neurons
-    matter?"""
+    """Which states bring the answer back when the subject is corrupted, and do they tell which neurons matter?"""
 
     name = "trace"
     columns = ("method", "kind", "role", "layer", "metric")
@@ -179,7 +179,7 @@ class Tracing(Experiment[TracingSettings, Traceable, Trace]):
                 only_subject_span(self.model, first)
                 self._other_subjects(first)
             except PromptError as error:
-                left_out.append((text.text, error))
+                left_out.append((first, error))
             else:
                 queries.append(first)
         return Traceable(candidate, tuple(queries), tuple(left_out))
@@ -196,36 +196,28 @@ class Tracing(Experiment[TracingSettings, Traceable, Trace]):
         others, s = self._other_subjects(query), self.settings
         if others is not None:
             return others
-        return with_noisy_subject(
-            self.model, query, s.corruption, s.noise * self.deviation, s.samples, s.seed
-        )
+        return with_noisy_subject(self.model, query, s.corruption, s.noise * self.deviation, s.samples, s.seed)
 
     def measure(self, unit: Traceable) -> Rows:
         """Trace each prompt; then ask every method for the layers of its neurons, and suppress them."""
-        rows: Rows = {"rows": [], "cells": [], "prompts": []}
-        effects: dict[tuple[str, str, int], list[float]] = {}
+        rows: Rows = {"rows": [], "cells": [], "prompts": [untraced(*each) for each in unit.left_out]}
+        effects: dict[RoleCell, list[float]] = defaultdict(list)
         traced = []
         for number, query in enumerate(unit.queries):
             embeddings = self._corrupted(query)
             cells = self.settings.restorations(self.model.n_layers, len(query.input_ids))
             found = restore(self.points, query, embeddings, [each for _, _, each in cells])
+            span = only_subject_span(self.model, query)
             right = found.rank == 1 or self.settings.known_share == 0
-            rows["prompts"].append(self._prompt_row(number, query, found, "traced" if right else "answered wrongly"))
-            if not right:
-                continue
-            traced.append(query)
-            own = self._cell_rows(number, query, found, cells)
-            rows["cells"] += own
-            for role, tokens in self._roles(query).items():
-                table = pd.DataFrame(own)
-                means = table[table.token.isin(tokens)].groupby(["kind", "layer"], sort=False).effect.mean()
-                for (kind, layer), value in means.items():
-                    effects.setdefault((kind, role, layer), []).append(value)
-        rows["prompts"] += [
-            {"fact": unit.candidate.fact.id, "prompt": -1, "text": text, "status": error.cause, "p_clean": None}
-            | dict.fromkeys(("p_corrupted", "samples", "tokens", "subject_start", "subject_end"))
-            for text, error in unit.left_out
-        ]
+            rows["prompts"].append(prompt_row(number, query, span, found, TRACED if right else WRONG))
+            if right:
+                traced.append(query)
+                words = [str(self.model.tokenizer.decode([token])) for token in query.input_ids]
+                own = cell_rows(number, query, words, found, cells)
+                rows["cells"] += own
+                roles = roles_of(*span, query.position, len(words))
+                for cell, value in role_means(own, roles).items():
+                    effects[cell].append(value)
         rows["rows"] = [
             self._row(unit, TRACING, kind, role, layer, INDIRECT, sum(values) / len(values))
             for (kind, role, layer), values in effects.items()
@@ -234,51 +226,12 @@ class Tracing(Experiment[TracingSettings, Traceable, Trace]):
             rows["rows"] += self._profiles(unit, traced)
         return rows
 
-    def _roles(self, query: Prompt) -> Any:
-        return roles_of(*only_subject_span(self.model, query), query.position, len(query.input_ids))
-
-    def _row(self, unit: Traceable, method: str, kind: str, role: str, layer: int, metric: str, value: float) -> Any:
+    def _row(
+        self, unit: Traceable, method: str, kind: str, role: str, layer: int, metric: str, value: float
+    ) -> dict[str, Any]:
         fact = unit.candidate.fact
         common = {"fact": fact.id, "relation": fact.relation, "method": method, "kind": kind, "role": role}
         return common | {"layer": layer, "metric": metric, "value": float(value)}
-
-    def _prompt_row(self, number: int, query: Prompt, found: Restored, status: str) -> dict[str, Any]:
-        start, end = only_subject_span(self.model, query)
-        return {
-            "fact": query.fact.id,
-            "prompt": number,
-            "text": query.text,
-            "status": status,
-            "p_clean": found.clean,
-            "p_corrupted": float(found.corrupted.mean()),
-            "samples": len(found.corrupted),
-            "tokens": len(query.input_ids),
-            "subject_start": start,
-            "subject_end": end,
-        }
-
-    def _cell_rows(self, number: int, query: Prompt, found: Restored, cells: Sequence[Any]) -> list[dict[str, Any]]:
-        words = [self.model.tokenizer.decode([token]) for token in query.input_ids]
-        low = float(found.corrupted.mean())
-        means = found.restored.mean(1).tolist()
-        spread = (found.restored - found.corrupted).std(1, correction=0).tolist()
-        return [
-            {
-                "fact": query.fact.id,
-                "relation": query.fact.relation,
-                "prompt": number,
-                "kind": kind,
-                "token": each.token,
-                "text": words[each.token],
-                "layer": layer,
-                "low": each.low,
-                "high": each.high,
-                "p": p,
-                "effect": p - low,
-                "deviation": deviation,
-            }
-            for (kind, layer, each), p, deviation in zip(cells, means, spread, strict=True)
-        ]
 
     def _profiles(self, unit: Traceable, queries: Sequence[Prompt]) -> list[dict[str, Any]]:
         """Rows of every method's layers, and of the layers as they are."""
@@ -326,18 +279,14 @@ class Tracing(Experiment[TracingSettings, Traceable, Trace]):
 
     def result(self, rows: Rows, manifest: dict[str, Any]) -> Trace:
         """Rows, cells, prompts and facts."""
-        prompts: pd.DataFrame = pd.DataFrame(rows["prompts"] + self._untraced_rows(), columns=list(PROMPTS))
+        lost = [untraced(*each) for unit in self._untraced for each in unit.left_out]
+        prompts: pd.DataFrame = pd.DataFrame(rows["prompts"] + lost, columns=list(PROMPTS))
+        traced = set(prompts.fact[prompts.status == TRACED])
+        reasons = {unit.candidate.fact.id: unit.left_out[0][1].cause for unit in self._untraced}
         facts = self.selection.to_frame()
-        reasons = {each.candidate.fact.id: each.left_out[0][1].cause for each in self._untraced}
-        wrong = set(facts[facts.status == "used"].fact) - set(prompts[prompts.status == "traced"].fact) - {*reasons}
-        reasons |= dict.fromkeys(wrong, "answered wrongly")
-        facts = facts.assign(status=[reasons.get(fact, status) for fact, status in zip(facts.fact, facts.status)])
+        facts["status"] = [
+            status if status != USED or fact in traced else reasons.get(fact, WRONG)
+            for fact, status in zip(facts.fact, facts.status, strict=True)
+        ]
         cells: pd.DataFrame = pd.DataFrame(rows["cells"], columns=list(CELLS))
         return Trace(self.rows_frame(rows), cells, prompts, facts[list(FACTS)], manifest)
-
-    def _untraced_rows(self) -> list[dict[str, Any]]:
-        return [
-            {"fact": each.candidate.fact.id, "prompt": -1, "text": text, "status": error.cause}
-            for each in self._untraced
-            for text, error in each.left_out
-        ]

@@ -13,9 +13,9 @@ from kn_attrib.evaluation.statistics.means import summarise_facts
 
 TRACING, INDIRECT = "tracing", "indirect_effect"
 """In the place of a method: rows of tracing itself, and their metric."""
-CELLS = (
-    *("fact", "relation", "prompt", "kind", "token", "text", "layer", "low", "high", "p", "effect", "deviation"),
-)
+TRACED, WRONG = "traced", "answered wrongly"
+"""Statuses of texts; others say why they cannot be traced."""
+CELLS = (*("fact", "relation", "prompt", "kind", "token", "text", "layer", "low", "high", "p", "effect", "deviation"),)
 """Columns of the cells: ``p`` restored, ``effect`` = ``p`` − p(corrupted), its standard deviation over samples."""
 PROMPTS = (
     *("fact", "prompt", "text", "status", "p_clean", "p_corrupted", "samples", "tokens"),
@@ -66,7 +66,7 @@ class TraceRows(Result):
     @property
     def total_effects(self) -> pd.DataFrame:
         """p(answer) clean and corrupted and their difference by fact (mean over its prompts): mean, interval and n."""
-        some = self.prompts[self.prompts.status == "traced"]
+        some = self.prompts[self.prompts.status == TRACED]
         by_fact = some.groupby("fact", sort=False)[["p_clean", "p_corrupted"]].mean()
         by_fact["total_effect"] = by_fact.p_clean - by_fact.p_corrupted
         relations = self.facts.set_index("fact").relation.reindex(by_fact.index)
@@ -92,4 +92,5 @@ class TraceRows(Result):
         r = self.rows
         some = r[(r.method == method) & (r.metric == metric) & (r.kind == kind) & (r.role == role)]
         found: pd.DataFrame = some.pivot_table(index=["fact", "relation"], columns="layer", values="value", sort=False)
-        return found.dropna()
+        kept: pd.DataFrame = found.dropna()
+        return kept

@@ -1,9 +1,10 @@
 """A corrupted run with states put back to what they were in the clean run: many of them as rows of few passes.
 
-Restoring a state of token ``t`` in layer ``l`` changes nothing before layer ``l``, and in a causal model nothing left of
-``t``; behind layer ``l`` only ``t`` is another. So a row enters behind its first restored state, with what the corrupted
-run has there, and rows of later layers join it; in a causal model rows are the tokens from ``t`` on, and read the keys and
-values that the corrupted run has left of ``t``. The model's own blocks are called, as in `kn_attrib.forward.wave`, and held to whole passes before they may answer.
+Restoring a state of token ``t`` in layer ``l`` changes nothing before layer ``l``, and in a causal model nothing left
+of ``t``; behind layer ``l`` only ``t`` is another. So a row enters behind its first restored state, with what the
+corrupted run has there, and rows of later layers join it; in a causal model rows are the tokens from ``t`` on, and read
+the keys and values that the corrupted run has left of ``t``. The model's own blocks are called, as in
+`kn_attrib.forward.wave`, and held to whole passes before they may answer.
 """
 
 from __future__ import annotations

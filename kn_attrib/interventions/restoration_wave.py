@@ -50,9 +50,8 @@ class StateRows:
         samples = len(run.embeddings)
         order = sorted(numbers, key=lambda number: restorations[number].low)
         entries = [
-            (n, r.low + 1, STATES.index(r.state), NONE if r.severed is None else STATES.index(r.severed), r.token)
-            + (r.low, r.high)
-            for n, r in ((number, restorations[number]) for number in order)
+            (number, r.low + 1, STATES.index(r.state), _code(r.severed), r.token, r.low, r.high)
+            for number, r in ((number, restorations[number]) for number in order)
         ]
         columns = torch.tensor(entries, device=run.embeddings.device).repeat_interleave(samples, 0)
         number, entry, state, severed, token, low, high = columns.unbind(1)
@@ -147,7 +146,7 @@ class RestorationWave:
         return run_tail(self.model, self.blocks, self.packs, answer, token)
 
     def _entering(self, layer: int, rows: StateRows, first: int) -> Tensor:
-        """What rows enter a block with: the corrupted run's states, but for the token that was restored right before."""
+        """What rows enter a block with: the corrupted run's states, but for the token restored right before."""
         states = self.inputs[layer][rows.sample, first:]
         for state in self.run.points.states:
             own = (rows.state == STATES.index(state)).nonzero()[:, 0]
@@ -179,7 +178,7 @@ class RestorationWave:
         """Hidden states behind a block."""
         self.running.prompts = rows.sample
         args, kwargs = call
-        edits = {
+        edits: dict[tuple[State, int], Edit] = {
             (state, layer): edit
             for state in self.run.points.states
             if state != "hidden" and (edit := self._edit(state, layer, rows, first)) is not None
@@ -206,3 +205,7 @@ class RestorationWave:
             return states
 
         return edit
+
+
+def _code(severed: State | None) -> int:
+    return NONE if severed is None else STATES.index(severed)

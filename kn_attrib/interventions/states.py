@@ -36,7 +36,7 @@ class StatePoints:
     def __init__(self, model: NeuronModel, states: tuple[State, ...] = STATES) -> None:
         if model.kind == "encoder-decoder":
             raise ModelError(
-                f"{model.name} is an encoder-decoder: its subject is read in one stack and the answer given in another. "
+                f"{model.name} is an encoder-decoder: its subject is read in one stack, the answer given in another. "
                 "Tracing follows states through one stack; give it a causal or a masked model."
             )
         try:

@@ -127,8 +127,8 @@ def attention_output_path(model: NeuronModel) -> str:
     if len(found) != 1:
         what = f"several candidates ({', '.join(found)})" if found else "no linear with such a name"
         raise ModelError(
-            f"{described(model)} {what} for the output of self-attention beside {model.architecture.ffn_output!r}; they "
-            "are known where there is one in each layer, such as 'model.layers.{i}.self_attn.o_proj'."
+            f"{described(model)} {what} for the output of self-attention beside {model.architecture.ffn_output!r}; "
+            "they are known where there is one in each layer, such as 'model.layers.{i}.self_attn.o_proj'."
         )
     return next(iter(found))
 

@@ -23,7 +23,8 @@ from kn_attrib.interventions import restoration
 from kn_attrib.interventions.corrupted_run import Restoration
 from kn_attrib.interventions.corrupted_subject import only_subject_span, with_noisy_subject
 from kn_attrib.interventions.restoration import restore
-from kn_attrib.interventions.states import STATES, StatePoints
+from kn_attrib.interventions.restoration_wave import RestorationWave
+from kn_attrib.interventions.states import STATES, State, StatePoints
 
 PATHS = {
     "gpt2": ("transformer.h.{}", "mlp", "attn"),
@@ -63,9 +64,11 @@ def corrupted(model: NeuronModel, prompt: Prompt) -> Tensor:
 
 def every_restoration(n_layers: int, n_tokens: int) -> list[Restoration]:
     cells = list(product(range(n_tokens), range(n_layers)))
-    hidden = [Restoration("hidden", t, l, l + 1, cut) for cut in (None, "ffn", "attention") for t, l in cells]  # type: ignore[arg-type]
+    cuts: tuple[State | None, ...] = (None, "ffn", "attention")
+    outputs: tuple[State, ...] = ("ffn", "attention")
+    hidden = [Restoration("hidden", token, layer, layer + 1, cut) for cut in cuts for token, layer in cells]
     windows = [(max(0, layer - 1), min(n_layers, layer + 1)) for layer in range(n_layers)]
-    return hidden + [Restoration(s, t, *windows[l]) for s in ("ffn", "attention") for t, l in cells]  # type: ignore[arg-type]
+    return hidden + [Restoration(state, token, *windows[layer]) for state in outputs for token, layer in cells]
 
 
 def by_hand(model: NeuronModel, type_: str, prompt: Prompt, embeddings: Tensor, each: Restoration) -> Tensor:
@@ -86,7 +89,7 @@ def by_hand(model: NeuronModel, type_: str, prompt: Prompt, embeddings: Tensor, 
 
     def run() -> Tensor:
         with torch.no_grad():
-            logits = model.model(inputs_embeds=rows, attention_mask=torch.ones(rows.shape[:2])).logits
+            logits: Tensor = model.model(inputs_embeds=rows, attention_mask=torch.ones(rows.shape[:2])).logits
         return logits[1:, prompt.position].softmax(-1)[:, prompt.answer_id]
 
     def keep(layer: int) -> Callable[[Tensor], None]:
@@ -182,7 +185,7 @@ def test_a_wave_that_is_wrong_is_not_used(
     cells = every_restoration(model.n_layers, len(prompt.input_ids))
     right = restore(StatePoints(model), prompt, embeddings, cells)
 
-    class Wrong(restoration.RestorationWave):
+    class Wrong(RestorationWave):
         def restored(self, restorations: Any) -> Tensor:
             return super().restored(restorations) * (1 + 1e-6)
 
@@ -209,7 +212,8 @@ def test_attention_that_is_not_known_is_refused_only_where_it_is_asked_for(
     load_tiny: Callable[..., NeuronModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load_tiny("causal")
-    for block in model.model.transformer.h:
+    hugging_face: Any = model.model
+    for block in hugging_face.transformer.h:
         block.other = block.attn.c_proj
         del block.attn.c_proj
     with pytest.raises(ModelError, match="for the output of self-attention"):
