@@ -44,9 +44,9 @@ def heat_map(result: TraceRows, fact: str, kind: str, axes: Axes) -> None:
     ------
     ConfigError : the fact, or the kind, was not traced.
     """
-    for what, given, known in (("traced fact", fact, result.traced), ("kind", kind, result.kinds)):
-        if given not in known:
-            raise ConfigError(unknown(what, given, known))
+    if kind not in result.kinds:
+        raise ConfigError(unknown("kind", kind, result.kinds))
+    _check_traced(result, fact)
     cells = result.cells[(result.cells.fact == fact) & (result.cells.kind == kind)]
     cells = cells[cells.prompt == cells.prompt.min()]
     prompts = result.prompts[(result.prompts.fact == fact) & (result.prompts.prompt == cells.prompt.iloc[0])].iloc[0]
@@ -205,6 +205,7 @@ def _layer(result: TraceRows, kind: str) -> str:
 
 
 def _n_tokens(result: TraceRows, fact: str) -> int:
+    _check_traced(result, fact)
     return int(result.cells[result.cells.fact == fact].token.max()) + 1
 
 
@@ -213,3 +214,8 @@ def _some_facts(result: TraceRows) -> list[str]:
     turn = first.groupby("relation").cumcount()
     order: pd.DataFrame = first.assign(turn=turn).sort_values("turn", kind="stable")
     return order.fact.tolist()[:SHOWN]
+
+
+def _check_traced(result: TraceRows, fact: str) -> None:
+    if fact not in result.traced:
+        raise ConfigError(unknown("traced fact", fact, result.traced))

@@ -64,10 +64,10 @@ class TracingSettings(ExperimentSettings):
             raise ConfigError(f"noise is {self.noise}; expected a positive number of standard deviations, such as 3.")
         if self.corruption == "replace" and self.noise != NOISE:
             raise ConfigError("noise has no effect where the subject is replaced; leave it out.")
-        for name, most in (("samples", None), ("k", model.n_neurons)):
-            value = getattr(self, name)
-            if value < 1 or (most is not None and value > most):
-                raise ConfigError(f"{name} is {value}; expected {f'1 to {most}' if most else 'at least 1'}.")
+        if self.samples < 1:
+            raise ConfigError(f"samples is {self.samples}; expected at least 1 corrupted run.")
+        if not 1 <= self.k <= model.n_neurons:
+            raise ConfigError(f"k is {self.k}; expected 1 to {model.n_neurons}, the neurons of a layer.")
 
     def width(self, n_layers: int) -> int:
         """Layers of a window in a model of so many layers."""
