@@ -32,7 +32,7 @@ def test_noise_is_on_the_subject_alone_and_of_the_size_asked_for(
 ) -> None:
     prompt = query(tiny, facts[0])
     start, end = only_subject_span(tiny, prompt)
-    assert tiny.tokenizer.decode(list(prompt.input_ids[start:end])).strip() == "France"
+    assert str(tiny.tokenizer.decode(list(prompt.input_ids[start:end]))).strip() == "France"
     clean = tiny.embed(Batch((prompt,)))
     noise = with_noisy_subject(tiny, prompt, corruption, 0.5, 400, seed=0) - clean
     outside = [token for token in range(noise.shape[1]) if not start <= token < end]
