@@ -1,8 +1,8 @@
 """Judges neurons; never knows a method.
 
-Here: a room for each experiment (``comparison`` with its ``report``, ``planted``, ``protocols``, ``reading``) and for
-what they share (``measure``, ``records``, ``statistics``), the frame of experiments and the words that rows may say.
-Experiments never import one another.
+Here: a room for each experiment (``comparison`` with its ``report``, ``planted``, ``protocols``, ``reading``,
+``tracing``) and for what they share (``measure``, ``records``, ``statistics``), the frame of experiments and the words
+that rows may say. Experiments never import one another.
 """
 
 from kn_attrib.evaluation.comparison.compare import DEFAULT_METHODS, ComparisonInterrupted, compare
@@ -27,6 +27,8 @@ from kn_attrib.evaluation.report.comparison import Comparison
 from kn_attrib.evaluation.report.export import leaderboard_schema
 from kn_attrib.evaluation.report.grid import Grid
 from kn_attrib.evaluation.report.questions import Answer, answers
+from kn_attrib.evaluation.tracing.result import Trace
+from kn_attrib.evaluation.tracing.trace import trace
 
 __all__ = [
     "DEFAULT_METHODS",
@@ -44,6 +46,7 @@ __all__ = [
     "ReadingResult",
     "Recipe",
     "TopPrompts",
+    "Trace",
     "Writing",
     "answers",
     "benchmark",
@@ -59,4 +62,5 @@ __all__ = [
     "run_deletion",
     "run_injection",
     "top_prompts",
+    "trace",
 ]

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from argument_cases import Case
 from argument_tables_of_reading import of_experiments, of_reading
+from argument_tables_of_tracing import of_tracing
 from argument_world import CONTRASTING, SETTINGS, World
 from kn_attrib import Comparison, NeuronSet, compare
 from kn_attrib.evaluation import (
@@ -40,7 +41,7 @@ SENTENCES = ["the capital of France is Paris .", "Rome is in Italy ."]
 def evaluation_cases(w: World) -> dict[str, Case]:
     """Cases by the name of what is called."""
     own = {**of_comparisons(w), **of_results(w), **of_plants(w), **of_protocols(w)}
-    return {**own, **of_experiments(w), **of_reading(w)}
+    return {**own, **of_experiments(w), **of_reading(w), **of_tracing(w)}
 
 
 def counted(model: Any, call: Callable[[], Any]) -> Any:

@@ -11,9 +11,11 @@ from kn_attrib.evaluation import (
     PlantedResult,
     ProtocolResult,
     ReadingResult,
+    Trace,
     benchmark,
     compare_grid,
     read,
+    trace,
 )
 from kn_attrib.evaluation.protocols.deletion import DeletionProtocol, DeletionSettings
 from kn_attrib.evaluation.protocols.injection import InjectionProtocol, InjectionSettings
@@ -44,6 +46,11 @@ def small_deletion(model: NeuronModel, facts: FactSet, seed: int = 0) -> Protoco
 
 def small_reading(model: NeuronModel, facts: FactSet, seed: int = 0) -> ReadingResult:
     return read(model, facts, METHODS, known_share=0.0, top=3, budget=2, seed=seed, progress=False)
+
+
+def small_trace(model: NeuronModel, facts: FactSet, **settings: Any) -> Trace:
+    chosen: dict[str, Any] = {"known_share": 0.0, "samples": 2, "k": 2, "window": 2, "progress": False, **settings}
+    return trace(model, facts, METHODS, **chosen)
 
 
 def small_benchmark(seed: int = 0) -> PlantedResult:

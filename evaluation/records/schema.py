@@ -23,6 +23,12 @@ OWN_TEXTS: dict[str, dict[str, Sequence[str]]] = {
         "agreement": AGREEMENT[:-1],
     },
     "benchmark": {"rows": ("model", "plant", "axis", "metric")},
+    "trace": {
+        "rows": ("kind", "role", "metric"),
+        "cells": ("fact", "relation", "kind", "text"),
+        "prompts": ("fact", "text", "status"),
+        "facts": ("fact", "relation", "status"),
+    },
 }
 OWN_NUMBERS: dict[str, dict[str, Sequence[str]]] = {
     "comparison": {
@@ -30,12 +36,18 @@ OWN_NUMBERS: dict[str, dict[str, Sequence[str]]] = {
         "facts": ("prompts", "held_out"),
         "neurons": ("layer", "neuron"),
         "agreement": AGREEMENT[-1:],
-    }
+    },
+    "trace": {
+        "rows": ("layer",),
+        "cells": ("prompt", "token", "layer", "low", "high", "p", "effect", "deviation"),
+        "prompts": ("prompt", "p_clean", "p_corrupted", "subject_start", "subject_end"),
+    },
 }
 """Further columns by what is saved."""
 MANIFEST: dict[str, dict[str, Any]] = {
     "comparison": {"complete": bool, "model": {"name": str}, "facts": {}, "seconds": (int, float)},
     "benchmark": {"models": [{"name": str}]},
+    "trace": {"model": {"name": str, "layers": int}, "window": int, "prompts": {}, "not_traced": [str]},
 }
 """Further entries of the manifest by what is saved: a type, an object with entries, or a list of such."""
 EVERY: dict[str, Any] = {"methods": [{"method": str}], "settings": {"seed": int}}

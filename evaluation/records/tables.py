@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kn_attrib.evaluation.records.columns import Column, Table, interval
 from kn_attrib.evaluation.records.tables_of_reading import READING
+from kn_attrib.evaluation.records.tables_of_tracing import TRACING
 
 FACT = Column("fact", "text", "id", "the fact")
 RELATION = Column("relation", "text", "id", "its relation")
@@ -283,4 +284,5 @@ TABLES: dict[str, Table] = {
         ),
     ),
     **READING,
+    **TRACING,
 }

@@ -1,4 +1,4 @@
-"""The command line: ``kn-attrib compare | report | benchmark | plants | protocol | score | methods | …``."""
+"""The command line: ``kn-attrib compare | report | benchmark | plants | protocol | trace | score | methods | …``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,20 @@ from typing import Annotated, Any
 
 import typer
 
-from kn_attrib.cli import benchmark, compare, doctor, facts, methods, models, plants, protocol, read, report, score
+from kn_attrib.cli import (
+    benchmark,
+    compare,
+    doctor,
+    facts,
+    methods,
+    models,
+    plants,
+    protocol,
+    read,
+    report,
+    score,
+    trace,
+)
 from kn_attrib.cli.modes import with_modes
 from kn_attrib.errors import KnAttribError
 from kn_attrib.models.allocator import keep_freed_memory
@@ -47,6 +60,7 @@ for module in (compare, report, benchmark, plants, score, methods, models, facts
 
 app.add_typer(protocol.app, name=protocol.NAME)
 read.add(app)
+trace.add(app)
 
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]

@@ -60,11 +60,19 @@ class SettingOption:
     def _optional(self) -> bool:
         return NoneType in get_args(self.hint)
 
+    @property
+    def _is_words(self) -> bool:
+        """Several of some words."""
+        kind = self._kind
+        return get_origin(kind) is tuple and get_origin(get_args(kind)[0]) is Literal
+
     def parameter(self) -> inspect.Parameter:
         """The command's parameter: lists are text with commas or a file of lines, 0 stands for no number."""
         kind, default = self._kind, self.default
         if kind == tuple[str, ...]:
             kind = Path | None
+        elif self._is_words:
+            kind, default = str, ",".join(default)
         elif get_origin(kind) is tuple:
             kind, default = str, ",".join(f"{each:g}" for each in default)
         elif self._optional:
@@ -77,6 +85,8 @@ class SettingOption:
         """The setting, from what the command was given."""
         if self._kind == tuple[str, ...]:
             return None if given is None else tuple(options.lines(given))
+        if self._is_words:
+            return tuple(options.split(given))
         if get_origin(self._kind) is tuple:
             return tuple(options.numbers(self.name, given))
         return None if self._optional and not given else given

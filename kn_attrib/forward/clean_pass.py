@@ -104,11 +104,13 @@ class CleanPassRecorder:
 
     Parameters
     ----------
-    prefix : blocks are to be given the answer token alone, and keys and values of the tokens before it.
+    prefix : blocks are to be given the last tokens alone, and keys and values of the tokens before them.
+    whole : these are more than the answer token: states are kept at all tokens.
     """
 
-    def __init__(self, model: NeuronModel, blocks: Sequence[nn.Module], prefix: bool) -> None:
+    def __init__(self, model: NeuronModel, blocks: Sequence[nn.Module], prefix: bool, whole: bool = False) -> None:
         self.model, self.blocks, self.prefix = model, blocks, prefix
+        self.kept = slice(-1, None) if prefix and not whole else slice(None)
         self.inputs: dict[int, Tensor] = {}
         self.written: dict[int, Tensor] = {}
         self.activations: dict[int, Tensor] = {}
@@ -120,7 +122,7 @@ class CleanPassRecorder:
     def record(self, inputs: dict[str, Tensor], positions: Tensor, running: RunningRows) -> CleanPass:
         """Run prompts once: ``input_ids [prompt, token]`` or ``inputs_embeds [prompt, token, hidden]``."""
         found, cache = self.run(inputs, positions)
-        prefix = None if cache is None else _read_only(cache, running)
+        prefix = None if cache is None else read_only(cache, len(next(iter(inputs.values()))[0]) - 1, running)
         given: dict[str, Any] = arguments(self.model.kind, {name: each[:1] for name, each in inputs.items()})
         if prefix is not None:  # the mask still spans all tokens
             given |= {name: values[:1, -1:] for name, values in inputs.items()}
@@ -137,13 +139,12 @@ class CleanPassRecorder:
                 lambda: self.model.model(**arguments(self.model.kind, inputs), **extra), positions, n_tokens
             )
         layers = range(len(self.blocks))
-        kept = slice(-1, None) if self.prefix else slice(None)
         found = CleanPass(
             activations=torch.stack([self.activations[layer] for layer in layers], dim=1),
             final=final,
-            inputs=[self.inputs[layer][:, kept] for layer in layers],
-            written=[self.written[layer].view(n_prompts, n_tokens, -1)[:, kept] for layer in layers],
-            attended=[self._attended(layer, kept) for layer in layers],
+            inputs=[self.inputs[layer][:, self.kept] for layer in layers],
+            written=[self.written[layer].view(n_prompts, n_tokens, -1)[:, self.kept] for layer in layers],
+            attended=[self._attended(layer) for layer in layers],
             flat=self.flat,
             calls=[],
             packs=[self.packs[layer] for layer in layers],
@@ -151,11 +152,11 @@ class CleanPassRecorder:
         )
         return found, cache
 
-    def _attended(self, layer: int, kept: slice) -> Tensor | None:
+    def _attended(self, layer: int) -> Tensor | None:
         found = self.attended.get(layer)
         if found is None or found.shape != self.inputs[layer].shape:
             return None
-        return found[:, kept]
+        return found[:, self.kept]
 
     def _cached(self, cache: Cache | None) -> dict[str, Any]:
         """The model's arguments about keys and values."""
@@ -223,9 +224,10 @@ class CleanPassRecorder:
         return [calls[layer] for layer in range(len(self.blocks))]
 
 
-def _read_only(cache: Cache, running: RunningRows) -> Cache:
+def read_only(cache: Cache, n_before: int, running: RunningRows) -> Cache:
+    """Keys and values of the first ``n_before`` tokens, for blocks that are given the later ones."""
     layers: list[Any] = []
     for held in cache.layers:
         recorded: Any = held
-        layers.append(PrefixLayer(recorded.keys[..., :-1, :], recorded.values[..., :-1, :], running))
+        layers.append(PrefixLayer(recorded.keys[..., :n_before, :], recorded.values[..., :n_before, :], running))
     return Cache(layers)

@@ -40,13 +40,13 @@ def wave_or_none(model: NeuronModel, batch: Batch, objective: Objective) -> Wave
 
 def _verdict(model: NeuronModel, batch: Batch) -> Verdict | None:
     """What the guards say of the model; None where it is not to be asked for."""
-    if model.execution.settings.engine == "plain" or _is_hooked(model):
+    if model.execution.settings.engine == "plain" or is_hooked(model):
         return None
     if model.execution.verdict is None:
         with full_precision():
             model.execution.verdict = Verdict(check_rows(model, batch))
         _log(model, "rows at the answer", model.execution.verdict)
-        _warn(model, model.execution.verdict)
+        warn_of_plain_path(model, model.execution.verdict)
     return model.execution.verdict
 
 
@@ -105,7 +105,7 @@ def _checked(
         if verdict.reason:
             _log(model, f"rows of prompts of {length} tokens", verdict)
         if not whole:
-            _warn(model, verdict)
+            warn_of_plain_path(model, verdict)
     return None if verdict.reason else wave
 
 
@@ -133,14 +133,14 @@ def check_rows(model: NeuronModel, batch: Batch, whole: bool = False) -> str:
     try:
         found = _value_and_slope(WaveForward(model, short, "logit", whole), rows, layers, prompts)
     except Exception as error:  # the wave calls a model's own code in ways it was not written for: any error may come
-        return _cannot_run(error)
+        return cannot_run(error)
     before = plain.clean()[prompts]
     for what, ours, theirs in (
         ("values", found[0] - before, expected[0] - before),
         ("gradients", found[1], expected[1]),
     ):
         distance = _relative(ours, theirs, expected[0].abs().mean() * torch.finfo(theirs.dtype).eps)
-        if not distance <= _tolerance(model):
+        if not distance <= tolerance(model):
             return f"{what} of random rows differ from the plain path by {distance:.1e}"
     return ""
 
@@ -159,16 +159,17 @@ def check_clean(wave: WaveForward, prompts: Sequence[int] = (-1,)) -> str:
             recorded = record_all(wave.model, wave.positions, **wave.batch.inputs()) if wave.whole else wave.activations
             found = wave.final(recorded[owners, layers], layers, owners)
     except Exception as error:  # a model's own code, as in `check_rows`: the plain path is there for all it may raise
-        return _cannot_run(error)
+        return cannot_run(error)
     clean = wave.clean_pass.final[owners]
     errors = (found - clean).norm(dim=-1) / clean.norm(dim=-1)
-    wrong = layers[~(errors <= _tolerance(wave.model))].unique().tolist()
+    wrong = layers[~(errors <= tolerance(wave.model))].unique().tolist()
     if wrong:
         return f"unmodified rows of layers {wrong} do not give back the clean answer ({errors.max():.1e})"
     return ""
 
 
-def _cannot_run(error: Exception) -> str:
+def cannot_run(error: Exception) -> str:
+    """What went wrong in a wave, in words."""
     first = next(iter(str(error).splitlines()), "no message")  # a bare assert has none
     return f"a wave cannot run through it ({type(error).__name__}: {first[:200]})"
 
@@ -187,7 +188,8 @@ def _relative(ours: Tensor, theirs: Tensor, floor: Tensor) -> float:
     return float((ours - theirs).norm() / (theirs.norm() + floor))
 
 
-def _tolerance(model: NeuronModel) -> float:
+def tolerance(model: NeuronModel) -> float:
+    """Largest relative error of a wave in the model's precision."""
     return TOLERANCE.get(model.dtype, ROUGH_TOLERANCE)
 
 
@@ -207,7 +209,7 @@ def _two_prompts(prompt: Prompt, device: torch.device) -> Batch:
     return Batch((prompt, replace(prompt, input_ids=tuple(ids))), device)
 
 
-def _is_hooked(model: NeuronModel) -> bool:
+def is_hooked(model: NeuronModel) -> bool:
     """Whether hooks are at work that count on whole prompts, such as an intervention around the scoring."""
     head = model.model.get_output_embeddings()  # `computing` may have hooks there
     return any((m._forward_hooks or m._forward_pre_hooks) and m is not head for m in model.model.modules())
@@ -218,7 +220,8 @@ def _log(model: NeuronModel, what: str, verdict: Verdict) -> None:
     LOG.info("%s: %s are run %s", model.name, what, found)
 
 
-def _warn(model: NeuronModel, verdict: Verdict) -> None:
+def warn_of_plain_path(model: NeuronModel, verdict: Verdict) -> None:
+    """Say that the guards have found something, if they have."""
     if verdict.reason:
         kind = model.model.config.model_type
         warnings.warn(

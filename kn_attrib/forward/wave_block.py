@@ -65,7 +65,7 @@ class WaveBlock:
         """The block's further arguments, as they are for rows of these prompts."""
         args, kwargs = self.clean.calls[layer]
         if not self.clean.by_prompt:
-            return args, _for_rows(kwargs, len(prompts))
+            return args, for_rows(kwargs, len(prompts))
         n_prompts = len(self.clean.activations)
         by_row = partial(_taken, prompts=prompts, n_prompts=n_prompts)
         return tuple(map(by_row, args)), {name: by_row(given) for name, given in kwargs.items()}
@@ -211,7 +211,7 @@ def _taken(given: Any, prompts: Tensor, n_prompts: int) -> Any:
     return given[prompts] if isinstance(given, Tensor) and given.shape[:1] == (n_prompts,) else given
 
 
-def _for_rows(kwargs: dict[str, Any], n_rows: int) -> dict[str, Any]:
+def for_rows(kwargs: dict[str, Any], n_rows: int) -> dict[str, Any]:
     """A block's arguments for a batch of one, as they are for ``n_rows``: all broadcast but ALiBi's, which is flat."""
     alibi = kwargs.get("alibi")
     if alibi is None:

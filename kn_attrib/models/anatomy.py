@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -9,6 +11,12 @@ from transformers.pytorch_utils import Conv1D
 from kn_attrib.errors import MethodError, ModelError
 from kn_attrib.models.matrices import input_matrix, value_matrix
 from kn_attrib.models.neuron_model import NeuronModel
+
+ATTENTION_OUTPUT = re.compile(
+    r"(?:^|\.)(?:attention\.output\.dense|attention\.(?:dense|out_lin|out_proj)|attn\.(?:o|Wo|c_proj|out_proj)"
+    r"|self_attn\.(?:o_proj|out_proj|dense)|self_attention\.dense|SelfAttention\.o)$"
+)
+"""How the output linears of self-attention are called."""
 
 
 def gating(model: PreTrainedModel, site: str, width: int) -> str:
@@ -100,6 +108,50 @@ def find_attention(block: nn.Module, site: nn.Module) -> nn.Module | None:
         return None
     (attention,) = found.values()
     return None if site in set(attention.modules()) else attention
+
+
+def attention_output_path(model: NeuronModel) -> str:
+    """Path of the self-attention output linears in the layers of the feed-forward blocks, with ``{i}``.
+
+    Raises
+    ------
+    ModelError : they cannot be told from their names.
+    """
+    before, _, _ = model.architecture.ffn_output.partition("{i}")
+    layer = re.compile(re.escape(before) + r"\d+(?=\.)")
+    found = dict.fromkeys(
+        layer.sub(lambda _: before + "{i}", name, count=1)
+        for name, module in model.model.named_modules()
+        if layer.match(name) and ATTENTION_OUTPUT.search(name) and isinstance(module, nn.Linear | Conv1D)
+    )
+    if len(found) != 1:
+        what = f"several candidates ({', '.join(found)})" if found else "no linear with such a name"
+        raise ModelError(
+            f"{described(model)} {what} for the output of self-attention beside {model.architecture.ffn_output!r}; "
+            "they are known where there is one in each layer, such as 'model.layers.{i}.self_attn.o_proj'."
+        )
+    return next(iter(found))
+
+
+def attention_outputs(model: NeuronModel) -> list[nn.Module]:
+    """The output linear of each layer's self-attention, whose output is what attention writes.
+
+    Raises
+    ------
+    ModelError : they cannot be told from their names, or a layer has none.
+    """
+    path = attention_output_path(model)
+    modules = dict(model.model.named_modules())
+    found = [modules.get(path.format(i=layer)) for layer in range(model.n_layers)]
+    known = [module for module in found if module is not None]
+    if len(known) < len(found):
+        raise ModelError(f"{described(model)} {path!r} in {len(known)} of {len(found)} layers; expected all.")
+    return known
+
+
+def described(model: NeuronModel) -> str:
+    """How messages about a model's parts begin."""
+    return f"model type {model.model.config.model_type!r} ({type(model.model).__name__}) has"
 
 
 def find_ffn_inputs(block: nn.Module, n_neurons: int) -> list[nn.Module]:

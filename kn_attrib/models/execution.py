@@ -45,6 +45,7 @@ class Execution:
     verdict, whole_verdict : what the guards of the wave found for rows at the answer position, and for rows at all
         tokens; None before their first use.
     mixed_verdict : what they found for rows of prompts of several lengths.
+    restoration_verdict : what they found for rows that have states restored.
     norms_behind : per layer the norm between its feed-forward block and the residual stream; None before it was asked.
     met : the classes of large products that the model has been run with.
     """
@@ -55,6 +56,7 @@ class Execution:
     verdict: Verdict | None = None
     whole_verdict: Verdict | None = None
     mixed_verdict: Verdict = field(default_factory=Verdict)
+    restoration_verdict: Verdict = field(default_factory=Verdict)
     norms_behind: list[nn.Module | None] | None = None
     met: set[ProductClass] = field(default_factory=set)
 

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
+from torch import Tensor
 from typing_extensions import override
 
 from kn_attrib.errors import ModelError
 from kn_attrib.facts.prompts import Prompt
+from kn_attrib.models.anatomy import attention_output_path, described
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.models.validation import validate
 from kn_attrib.units.view import Basis, UnitModel, Units
 
-OUTPUT = re.compile(
-    r"(?:^|\.)(?:attention\.output\.dense|attention\.(?:dense|out_lin|out_proj)|attn\.(?:o|Wo|c_proj|out_proj)"
-    r"|self_attn\.(?:o_proj|out_proj|dense)|self_attention\.dense|SelfAttention\.o)$"
-)
-"""How the output linears of self-attention are called."""
 COUNTS = ("num_attention_heads", "num_heads", "n_head", "n_heads")
 """How configurations call the number of heads."""
 
@@ -83,7 +77,7 @@ def attention_model(model: NeuronModel) -> tuple[NeuronModel, int]:
     ModelError : these linears cannot be told from their names, do not stand in the feed-forward blocks' layers, or
         their width is no multiple of the number of heads.
     """
-    pattern = _pattern(model)
+    pattern = attention_output_path(model)
     # The wave brings rows in at feed-forward blocks only.
     execution = model.execution.on_plain_path()
     try:
@@ -91,32 +85,14 @@ def attention_model(model: NeuronModel) -> tuple[NeuronModel, int]:
         site.encoder = model.encoder
         validate(site)
     except ModelError as error:
-        raise ModelError(f"{_where(model)} no heads that can be read at {pattern!r}: {error}") from error
+        raise ModelError(f"{described(model)} no heads that can be read at {pattern!r}: {error}") from error
     if site.n_layers != model.n_layers:
-        raise ModelError(f"{_where(model)} {pattern!r} in {site.n_layers} of {model.n_layers} layers; expected all.")
+        raise ModelError(f"{described(model)} {pattern!r} in {site.n_layers} of {model.n_layers} layers; expected all.")
     n_heads = _n_heads(model)
     if not n_heads or site.n_neurons % n_heads:
-        raise ModelError(f"{_where(model)} {n_heads} heads and an attention output of {site.n_neurons} values.")
+        raise ModelError(f"{described(model)} {n_heads} heads and an attention output of {site.n_neurons} values.")
     site.execution = execution
     return site, n_heads
-
-
-def _pattern(model: NeuronModel) -> str:
-    """Path of the self-attention output linears in the layers of the feed-forward blocks, with ``{i}``."""
-    before, _, _ = model.architecture.ffn_output.partition("{i}")
-    layer = re.compile(re.escape(before) + r"\d+(?=\.)")
-    found = dict.fromkeys(
-        layer.sub(lambda _: before + "{i}", name, count=1)
-        for name, module in model.model.named_modules()
-        if layer.match(name) and OUTPUT.search(name) and isinstance(module, nn.Linear | Conv1D)
-    )
-    if len(found) != 1:
-        what = f"several candidates ({', '.join(found)})" if found else "no linear with such a name"
-        raise ModelError(
-            f"{_where(model)} {what} for the output of self-attention beside {model.architecture.ffn_output!r}; heads "
-            "can be scored where there is one in each layer, such as 'model.layers.{i}.self_attn.o_proj'."
-        )
-    return next(iter(found))
 
 
 def _n_heads(model: NeuronModel) -> int:
@@ -124,7 +100,3 @@ def _n_heads(model: NeuronModel) -> int:
     names = ("decoder_attention_heads", *COUNTS) if model.kind == "encoder-decoder" else COUNTS
     counts = [getattr(each, name, None) for each in (config.get_text_config(), config) for name in names]
     return next((count for count in counts if isinstance(count, int)), 0)
-
-
-def _where(model: NeuronModel) -> str:
-    return f"model type {model.model.config.model_type!r} ({type(model.model).__name__}) has"

@@ -28,6 +28,7 @@ from kn_attrib.evaluation.protocols.deletion import DeletionProtocol
 from kn_attrib.evaluation.protocols.injection import InjectionProtocol
 from kn_attrib.evaluation.reading.reading import Reading
 from kn_attrib.evaluation.records.text import TitledTable
+from kn_attrib.evaluation.tracing.trace import Tracing
 from kn_attrib.scoring.registry import load_plugin
 
 PLUGIN = """
@@ -67,6 +68,11 @@ OTHER: dict[str, Options] = {
         "top": 2, "budget": 2, "neurons": "L0:1", "limit": 1, "max_prompts": 2, "seed": 3, "out": "FOLDER/other",
         "plugin": ["FOLDER/plugin.py"], "overwrite": True, "markdown": True,
     },
+    "trace": {
+        **MODEL, **FACTS, "methods": "random", "kinds": "hidden,ffn", "severed": "ffn", "window": 1,
+        "corruption": "uniform", "noise": 1.0, "samples": 2, "k": 2, "limit": 1, "max_prompts": 2, "seed": 3,
+        "out": "FOLDER/other", "plugin": ["FOLDER/plugin.py"], "overwrite": True, "markdown": True,
+    },
     "plants": {"model": ["zoo:bert-facts"], "seed": 3, "out": "FOLDER/other", "jobs": 1, "overwrite": True},
     "score": {
         **MODEL, **FACTS, "fact": "capital:Spain", "method": "random", "refinement": "eleuther", "limit": 1, "seed": 3,
@@ -85,7 +91,7 @@ OTHER: dict[str, Options] = {
 GIVEN: dict[str, Options] = {
     **{
         name: {"facts": "FOLDER/facts.jsonl", "out": "FOLDER/run"}
-        for name in ("compare", "read", "protocol inj", "protocol del")
+        for name in ("compare", "read", "trace", "protocol inj", "protocol del")
     },
     "benchmark": {"out": "FOLDER/run"},
     "plants": {"model": ["zoo:gpt2-facts"], "out": "FOLDER/run"},
@@ -103,7 +109,8 @@ BESIDE: dict[tuple[str, str], Options] = {
     ("score", "overwrite"): {"out": "FOLDER/held/file"},
     ("facts", "overwrite"): {"out": "FOLDER/held/file"},
     **{
-        (name, "overwrite"): HELD for name in ("compare", "read", "benchmark", "plants", "protocol inj", "protocol del")
+        (name, "overwrite"): HELD
+        for name in ("compare", "read", "trace", "benchmark", "plants", "protocol inj", "protocol del")
     },
 }
 """What is to be given for an option to have an effect."""
@@ -163,7 +170,7 @@ def done(monkeypatch: pytest.MonkeyPatch, load_tiny: Callable[..., NeuronModel],
         monkeypatch.setattr(place, name, noting(name, result))
     monkeypatch.setattr(options, "load_plugin", lambda path: found.append(load_plugin(path)))
     monkeypatch.setattr(plants, "ProcessPoolExecutor", noting("pool", nullcontext(SimpleNamespace(map=lambda *_: []))))
-    for protocol in (DeletionProtocol, InjectionProtocol, Reading):
+    for protocol in (DeletionProtocol, InjectionProtocol, Reading, Tracing):
         monkeypatch.setattr(protocol, "run", ran)
         monkeypatch.setattr(protocol, "tables", lambda *_: [TitledTable("title", pd.DataFrame({"a": [1]}))])
         monkeypatch.setattr(protocol, "publish", lambda *_: Path("page"))

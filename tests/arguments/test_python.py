@@ -25,6 +25,7 @@ from kn_attrib.evaluation import (
     ProtocolResult,
     ReadingResult,
     TopPrompts,
+    Trace,
 )
 
 HOOKS = {
@@ -34,22 +35,11 @@ HOOKS = {
     "ExperimentSettings.check",
 }
 """What methods and experiments fill in, and the package calls."""
-RECORDS: dict[str, type[Any]] = {
-    each.__name__: each
-    for each in (
-        Attribution,
-        NeuronScores,
-        Comparison,
-        Grid,
-        Plant,
-        PlantedResult,
-        ProtocolResult,
-        ReadingResult,
-        TopPrompts,
-        Answer,
-        Pool,
-    )  # fmt: skip
-}
+CONTENT = (
+    Attribution, NeuronScores, Comparison, Grid, Plant, PlantedResult, ProtocolResult, ReadingResult, TopPrompts,
+    Trace, Answer, Pool,
+)  # fmt: skip
+RECORDS: dict[str, type[Any]] = {each.__name__: each for each in CONTENT}
 """Classes whose arguments are their content."""
 
 

@@ -29,6 +29,7 @@ from small_results import (
     small_grid,
     small_injection,
     small_reading,
+    small_trace,
 )
 from synthetic_comparison import BASE, synthetic
 
@@ -68,6 +69,7 @@ def frames(session_load_tiny: Callable[..., NeuronModel], module_facts: FactSet)
     comparison = small_comparison(model, facts, curves=True)
     grid, planted = small_grid(model, facts), small_benchmark()
     inj, deletion = small_injection(model, facts), small_deletion(model, facts)
+    traced = small_trace(model, facts)
     board = replace(synthetic(BASE), manifest=synthetic(BASE).manifest)
     cost = {"seconds": 1.0, "forwards": 2, "backwards": 1, "prompts": 4}
     board.manifest["methods"] = [method | cost for method in board.manifest["methods"]]
@@ -87,6 +89,10 @@ def frames(session_load_tiny: Callable[..., NeuronModel], module_facts: FactSet)
         "suite.checks": load_suite("zoo:bert-facts").checks(),
         **{f"read.{name}": frame for name, frame in small_reading(model, facts).tables().items()},
         "logit_lens": logit_lens(model, model.encode(facts).prompts),
+        **{f"trace.{name}": frame for name, frame in traced.tables().items()},
+        "trace.summary": traced.summary,
+        "trace.average_effects": traced.average_effects("ffn"),
+        "trace.total_effects": traced.total_effects,
         "inj.summary": inj.summary,
         "del.summary": deletion.summary,
         "parameter_randomisation": parameter_randomisation(model, facts, "activation"),

@@ -42,6 +42,7 @@ BROKEN = [
     ("evaluation/reading/lens.py", "from kn_attrib.evaluation.protocols.rankings import recall", EVALUATION),
     ("evaluation/protocols/rankings.py", "from kn_attrib.evaluation.comparison.settings import Settings", EVALUATION),
     ("evaluation/comparison/settings.py", "from kn_attrib.evaluation.planted.recipe import Recipe", EVALUATION),
+    ("evaluation/tracing/roles.py", "from kn_attrib.evaluation.protocols.rankings import recall", EVALUATION),
     ("kn_attrib/models/compute.py", MODEL, CIRCLES),
     ("evaluation/report/leaderboard.py", "from kn_attrib.evaluation.report.comparison import Comparison", CIRCLES),
 ]
