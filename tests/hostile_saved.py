@@ -16,6 +16,7 @@ from kn_attrib.evaluation.planted.result import METRICS, PlantedResult
 from kn_attrib.evaluation.planted.suite import Item, Suite
 from kn_attrib.evaluation.protocols.result import ProtocolResult
 from kn_attrib.evaluation.records.journal import Entry, Journal
+from kn_attrib.evaluation.report.grid import Grid
 
 MODEL = "zoo:gpt2-facts"
 ROW = {"fact": "a", "relation": "r", "method": "random", "metric": "rank", "value": 0.5}
@@ -36,7 +37,9 @@ def saved(
     )  # fmt: skip
     scores.save(folder / "scores.safetensors")
     settings = {"keep": ["unknown"], "budgets": (1,), "control_facts": 1, "limit": 2, "progress": False}
-    compare(session_load_tiny("masked"), session_facts, ["random"], folder=folder / "comparison", **settings)  # type: ignore[arg-type]
+    found = compare(session_load_tiny("masked"), session_facts, ["random"], folder=folder / "comparison", **settings)  # type: ignore[arg-type]
+    factors = {"factors": {"threshold": [0.2, 0.5]}, "combinations": [], "identity": {}}
+    Grid(found.rows.assign(threshold="0.2"), ABOUT | factors | {"methods": ["random"]}).save(folder / "grid")
     rows = pd.DataFrame([ROW | {"model": MODEL, "plant": "p", "axis": "k=1", "metric": name} for name in METRICS])
     PlantedResult(rows, ABOUT | {"models": [{"name": MODEL}]}).save(folder / "benchmark")
     frames = [pd.DataFrame([ROW]), pd.DataFrame({"fact": ["a"]}), pd.DataFrame({"fact": ["a"]})]
