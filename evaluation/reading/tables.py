@@ -41,7 +41,7 @@ def reading_tables(result: ReadingResult) -> Iterator[TitledTable]:
 def methods_table(result: ReadingResult) -> pd.DataFrame:
     """Methods × what their neurons write and fire on."""
     parts = {
-        title: result.text_table("metric", percent, metric=metric)[metric].str.removeprefix("+")
+        title: result.text_table("metric", percent, metric=metric)[metric].str.replace("+", "", regex=False)
         for metric, (percent, title) in METRICS.items()
         if (result.rows.metric == metric).any()
     }

@@ -21,6 +21,7 @@ from kn_attrib.evaluation.planted.suite import Suite, load_suite
 from kn_attrib.evaluation.protocols.result import ProtocolResult
 from kn_attrib.evaluation.records.journal import Entry, Journal
 from kn_attrib.evaluation.records.result import Result
+from kn_attrib.evaluation.report.grid import Grid
 
 pytest_plugins = ["hostile_saved"]
 
@@ -96,6 +97,25 @@ def test_saved_results(saved: Path, tmp_path: Path, name: str, kind: type[Result
             assert all(isinstance(method, str) for method in found.methods)
             assert isinstance(found.seed, int)
             assert all(isinstance(column, str) for column in found.rows.columns[:1])
+
+    read()
+
+
+def test_saved_grids(saved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "grid"
+    shutil.copytree(saved / "grid", folder)
+
+    @fuzz
+    @given(mutations_of(saved / "grid"))
+    def read(change: tuple[str, bytes]) -> None:
+        file, content = change
+        (folder / file).write_bytes(content)
+        found = answered(f"Grid {file}", lambda: Grid.load(folder), StoreError)
+        shutil.copyfile(saved / "grid" / file, folder / file)
+        if found is not None:
+            assert isinstance(found.rows, pd.DataFrame)
+            assert isinstance(found.manifest, dict)
+            assert isinstance(found.factors, dict)
 
     read()
 
