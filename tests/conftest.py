@@ -30,6 +30,8 @@ from kn_attrib.scoring.scorer import Scorer
 from kn_attrib.units.view import UnitModel
 from unit_views import HEADS, KINDS, MODELS, view_of
 
+pytest_plugins = ["axe_core", "hostile_saved"]
+
 # Tests run side by side and their models are tiny: more threads than one only get in each other's way.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"

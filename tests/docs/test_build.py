@@ -14,8 +14,6 @@ import pytest
 import kn_attrib
 import kn_attrib.evaluation
 
-pytest_plugins = ["axe_core"]
-
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 TOCTREE = re.compile(r"```\{toctree\}\n(.*?)```", re.S)
 

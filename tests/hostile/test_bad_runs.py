@@ -23,8 +23,6 @@ from kn_attrib.evaluation.protocols.result import ProtocolResult
 from kn_attrib.evaluation.records.journal import Entry, Journal
 from kn_attrib.evaluation.report.grid import Grid
 
-pytest_plugins = ["hostile_saved"]
-
 Damage = Callable[[Path], object]
 
 

@@ -23,8 +23,6 @@ from kn_attrib.evaluation.comparison.grid import Factor
 from kn_attrib.scoring.method_specs import Method, make_method, make_units
 from kn_attrib.units.view import Units
 
-pytest_plugins = ["hostile_saved"]
-
 FIELDS = "id relation subject answer prompts held_out alternatives triples description".split()  # noqa: SIM905
 records = st.dictionaries(st.sampled_from(FIELDS), st.lists(texts, max_size=3) | texts | trees, max_size=8)
 

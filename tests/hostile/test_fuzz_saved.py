@@ -23,8 +23,6 @@ from kn_attrib.evaluation.records.journal import Entry, Journal
 from kn_attrib.evaluation.records.result import Result
 from kn_attrib.evaluation.report.grid import Grid
 
-pytest_plugins = ["hostile_saved"]
-
 
 def headed(header: Any, rest: bytes) -> bytes:
     """A safetensors file with another header."""

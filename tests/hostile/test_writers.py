@@ -34,7 +34,6 @@ import sys, time
 from kn_attrib.cli import main
 from kn_attrib.evaluation.records.journal import Journal
 
-pytest_plugins = ["hostile_saved"]
 get = Journal.get
 def slow(self, name, work):
     found = get(self, name, work)

@@ -22,8 +22,6 @@ from kn_attrib.evaluation.records.pages import CaptionedFigure, environment, wri
 from kn_attrib.evaluation.records.text import TitledTable
 from kn_attrib.evaluation.report.page import DRILLED, drill_down
 
-pytest_plugins = ["axe_core"]
-
 VOID = {"br", "hr", "img", "input", "link", "meta", "path", "rect", "use"}
 
 
