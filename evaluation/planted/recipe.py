@@ -42,8 +42,8 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_kinds(self)
         object.__setattr__(self, "seed", checked_seed(self.seed))
+        check_kinds(self)
 
 
 @dataclass(frozen=True)
