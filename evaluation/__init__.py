@@ -1,13 +1,17 @@
 """Judges neurons; never knows a method.
 
-Here: a room for each experiment (``comparison`` with its ``report``, ``planted``, ``protocols``, ``reading``,
-``tracing``) and for what they share (``measure``, ``records``, ``statistics``), the frame of experiments and the words
+Here: a room for each experiment (``comparison`` with its ``report``, ``firing``, ``planted``, ``protocols``,
+``reading``, ``tracing``) and for what they share (``measure``, ``records``, ``statistics``), the frame of experiments and the words
 that rows may say. Experiments never import one another.
 """
 
 from kn_attrib.evaluation.comparison.compare import DEFAULT_METHODS, ComparisonInterrupted, compare
 from kn_attrib.evaluation.comparison.grid import Factor, compare_grid
 from kn_attrib.evaluation.experiment import Experiment, ExperimentSettings
+from kn_attrib.evaluation.firing.firing import prompt_types
+from kn_attrib.evaluation.firing.loading import load_texts
+from kn_attrib.evaluation.firing.result import PromptTypes
+from kn_attrib.evaluation.firing.texts import Texts
 from kn_attrib.evaluation.measure.parameter_randomisation import parameter_randomisation
 from kn_attrib.evaluation.measure.perplexity import perplexity
 from kn_attrib.evaluation.planted.benchmark import benchmark
@@ -42,9 +46,11 @@ __all__ = [
     "Plant",
     "PlantedResult",
     "Planter",
+    "PromptTypes",
     "ProtocolResult",
     "ReadingResult",
     "Recipe",
+    "Texts",
     "TopPrompts",
     "Trace",
     "Writing",
@@ -53,10 +59,12 @@ __all__ = [
     "compare",
     "compare_grid",
     "leaderboard_schema",
+    "load_texts",
     "logit_lens",
     "parameter_randomisation",
     "perplexity",
     "plant",
+    "prompt_types",
     "read",
     "read_values",
     "run_deletion",

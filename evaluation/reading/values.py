@@ -76,7 +76,8 @@ class ValueReader:
         signs : ``[neuron]``, 1 or −1: of the activation.
         """
         slope = self.stream.slope(layer)[0].detach()
-        vectors = self.model.value_vectors(layer)[indices] * signs[:, None].to(self.model.dtype) * slope
+        weights = self.model.value_vectors(layer)
+        vectors = weights[indices.to(weights.device)] * signs[:, None].to(weights) * slope
         size = vectors.pow(2).mean(-1, keepdim=True).sqrt()
         return vectors / size.clamp_min(torch.finfo(vectors.dtype).tiny)
 

@@ -20,6 +20,7 @@ from kn_attrib.cli import (
     models,
     plants,
     protocol,
+    prompts,
     read,
     report,
     score,
@@ -60,6 +61,7 @@ for module in (compare, report, benchmark, plants, score, methods, models, facts
 
 app.add_typer(protocol.app, name=protocol.NAME)
 read.add(app)
+prompts.add(app)
 trace.add(app)
 
 
