@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from argument_cases import Case
+from argument_tables_of_firing import of_firing
 from argument_tables_of_reading import of_experiments, of_reading
 from argument_tables_of_tracing import of_tracing
 from argument_world import CONTRASTING, SETTINGS, World
@@ -41,7 +42,7 @@ SENTENCES = ["the capital of France is Paris .", "Rome is in Italy ."]
 def evaluation_cases(w: World) -> dict[str, Case]:
     """Cases by the name of what is called."""
     own = {**of_comparisons(w), **of_results(w), **of_plants(w), **of_protocols(w)}
-    return {**own, **of_experiments(w), **of_reading(w), **of_tracing(w)}
+    return {**own, **of_experiments(w), **of_firing(w), **of_reading(w), **of_tracing(w)}
 
 
 def counted(model: Any, call: Callable[[], Any]) -> Any:

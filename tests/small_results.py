@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from kn_attrib import Comparison, FactSet, NeuronModel, compare
@@ -9,11 +10,13 @@ from kn_attrib.evaluation import (
     Factor,
     Grid,
     PlantedResult,
+    PromptTypes,
     ProtocolResult,
     ReadingResult,
     Trace,
     benchmark,
     compare_grid,
+    prompt_types,
     read,
     trace,
 )
@@ -21,6 +24,23 @@ from kn_attrib.evaluation.protocols.deletion import DeletionProtocol, DeletionSe
 from kn_attrib.evaluation.protocols.injection import InjectionProtocol, InjectionSettings
 
 METHODS = ("activation", "random")
+FIRING_TEXTS = (
+    "the capital of Italy is Rome",
+    "Rome is the capital of Italy .",
+    "people of Italy capital city is Rome",
+    "the people of Italy lies in Paris .",
+    "in the city of Germany is Rome",
+    "the capital of France is Paris .",
+    "people of France lies in Berlin",
+    "the country Germany capital is Berlin .",
+    "Germany is in Paris .",
+    "the capital city of Spain is Madrid .",
+    "Spain lies in Berlin",
+    "the people city is Madrid",
+    "the city is Berlin",
+    "capital is Paris",
+)
+"""Texts in which all groups of all facts are found."""
 
 
 def small_comparison(model: NeuronModel, facts: FactSet, **settings: Any) -> Comparison:
@@ -46,6 +66,12 @@ def small_deletion(model: NeuronModel, facts: FactSet, seed: int = 0) -> Protoco
 
 def small_reading(model: NeuronModel, facts: FactSet, seed: int = 0) -> ReadingResult:
     return read(model, facts, METHODS, known_share=0.0, top=3, budget=2, seed=seed, progress=False)
+
+
+def small_prompt_types(model: NeuronModel, facts: FactSet, texts: Path, **settings: Any) -> PromptTypes:
+    texts.write_text("\n".join(FIRING_TEXTS), encoding="utf-8")
+    chosen: dict[str, Any] = {"known_share": 0.0, "budget": 2, "reference": 8, "progress": False, **settings}
+    return prompt_types(model, facts, METHODS, texts=texts, **chosen)
 
 
 def small_trace(model: NeuronModel, facts: FactSet, **settings: Any) -> Trace:

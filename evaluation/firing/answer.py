@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from kn_attrib.evaluation.firing.activations import OWN, STANDARDISED
 from kn_attrib.evaluation.firing.groups import PUBLISHED, UNCONFOUNDED
@@ -19,11 +19,13 @@ SAID = {
     "both together": "both together beyond the sum of the two",
 }
 
+LEAST_FACTS, LEAST_RELATIONS = 5, 2
+"""With fewer, nothing is said: an interval over one relation's facts says nothing of others."""
 NOT_MORE = "None of it is shown to be more than what the other neurons of their layers do"
 
 
 def answer_of(result: FiringRows) -> Answer | None:
-    """The answer, for the first method that has numbers; None where no fact has texts of the unconfounded design.
+    """The answer, for the first method that has numbers; None where no fact has all groups.
 
     Yes if the fact's neurons respond to subject and answer together by more than the sum of what they respond to
     either, and by more than the other neurons of their layers; in part if they respond to either; else it is not shown.
@@ -36,21 +38,28 @@ def answer_of(result: FiringRows) -> Answer | None:
     method = next((m for m in result.methods if (m, DECIDING[-1], LESS) in cells), None)
     if method is None:
         return None
-    clear = [name for name in DECIDING if cells[method, name, LESS]["low"] > 0]
-    verdict = "yes" if DECIDING[-1] in clear else "mixed" if clear else "no"
+    of = cells[method, DECIDING[-1], LESS]
+    clear = [SAID[name] for name in DECIDING if cells[method, name, LESS]["low"] > 0]
+    verdict = "yes" if SAID[DECIDING[-1]] in clear else "mixed" if clear else "no"
+    if of["n"] < LEAST_FACTS or of["relations"] < LEAST_RELATIONS:
+        verdict = "unknown"
     numbers = [f"{SAID[name]} {deviations(cells[method, name, OWN])}" for name in DECIDING]
-    told = listed([SAID[name] for name in clear]) if clear else ""
-    short = {
-        "yes": f"For the fact: {method}'s neurons respond to {told}.",
-        "mixed": f"For its words: {method}'s neurons respond to {told}, which is not shown to be more than its words.",
-        "no": f"It is not shown that {method}'s neurons respond to either.",
-    }[verdict]
+    more = f"More than the other neurons of their layers do: {listed(clear)}" if clear else NOT_MORE
     text = (
         f"{_published(result, method)}With the answer hidden everywhere and texts of equal length, they respond to "
-        f"{'; to '.join(numbers)} (n = {int(cells[method, DECIDING[-1], OWN]['n'])} facts; in standard deviations over "
-        f"random words). {f'More than the other neurons of their layers do: {told}' if told else NOT_MORE}."
+        f"{'; to '.join(numbers)} (the last: n = {of['n']} facts of {of['relations']} relations; in standard deviations "
+        f"over random words). {more}."
     )
-    return Answer(QUESTION, text, verdict, short)
+    return Answer(QUESTION, text, verdict, _short(method, verdict, clear, of))
+
+
+def _short(method: str, verdict: str, clear: Sequence[str], of: Mapping[str, float]) -> str:
+    if verdict == "unknown":
+        return f"Too little to tell: {of['n']} facts of {of['relations']} relations have all kinds of texts."
+    if verdict == "no":
+        return f"Not shown: {method}'s neurons are not shown to respond to either."
+    told = f"{method}'s neurons respond to {listed(clear)}"
+    return f"For the fact: {told}." if verdict == "yes" else f"For its words: {told}, not to both beyond their sum."
 
 
 def _published(result: FiringRows, method: str) -> str:

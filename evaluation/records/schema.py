@@ -22,6 +22,10 @@ OWN_TEXTS: dict[str, dict[str, Sequence[str]]] = {
         "neurons": ("method", "selection", "fact", "relation"),
         "agreement": AGREEMENT[:-1],
     },
+    "activation by kind of text": {
+        "rows": ("design", "group", "neurons", "metric"),
+        "texts": ("fact", "relation", "design", "group", "example"),
+    },
     "benchmark": {"rows": ("model", "plant", "axis", "metric")},
     "trace": {
         "rows": ("kind", "role", "metric"),
@@ -37,6 +41,7 @@ OWN_NUMBERS: dict[str, dict[str, Sequence[str]]] = {
         "neurons": ("layer", "neuron"),
         "agreement": AGREEMENT[-1:],
     },
+    "activation by kind of text": {"texts": ("n", "words")},
     "trace": {
         "rows": ("layer",),
         "cells": ("prompt", "token", "layer", "low", "high", "p", "effect", "deviation"),
@@ -46,6 +51,7 @@ OWN_NUMBERS: dict[str, dict[str, Sequence[str]]] = {
 """Further columns by what is saved."""
 MANIFEST: dict[str, dict[str, Any]] = {
     "comparison": {"complete": bool, "model": {"name": str}, "facts": {}, "seconds": (int, float)},
+    "activation by kind of text": {"model": {"name": str}, "without_texts": [str]},
     "benchmark": {"models": [{"name": str}]},
     "trace": {"model": {"name": str, "layers": int}, "window": int, "prompts": {}, "not_traced": [str]},
 }

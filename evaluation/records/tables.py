@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kn_attrib.evaluation.records.columns import Column, Table, interval
+from kn_attrib.evaluation.records.tables_of_firing import FIRING
 from kn_attrib.evaluation.records.tables_of_reading import READING
 from kn_attrib.evaluation.records.tables_of_tracing import TRACING
 
@@ -283,6 +284,7 @@ TABLES: dict[str, Table] = {
             Column("score", "number", "the method's own", "larger: more responsible for the answer"),
         ),
     ),
+    **FIRING,
     **READING,
     **TRACING,
 }

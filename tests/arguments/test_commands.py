@@ -26,6 +26,7 @@ from kn_attrib.cli import app, benchmark, compare, plants, report
 from kn_attrib.evaluation.experiment import Experiment
 from kn_attrib.evaluation.protocols.deletion import DeletionProtocol
 from kn_attrib.evaluation.protocols.injection import InjectionProtocol
+from kn_attrib.evaluation.firing.firing import Firing
 from kn_attrib.evaluation.reading.reading import Reading
 from kn_attrib.evaluation.records.text import TitledTable
 from kn_attrib.evaluation.tracing.trace import Tracing
@@ -68,6 +69,11 @@ OTHER: dict[str, Options] = {
         "top": 2, "budget": 2, "neurons": "L0:1", "limit": 1, "max_prompts": 2, "seed": 3, "out": "FOLDER/other",
         "plugin": ["FOLDER/plugin.py"], "overwrite": True, "markdown": True,
     },
+    "prompts": {
+        **MODEL, **FACTS, "methods": "random", "texts": "FOLDER/text.txt", "texts_per_group": 2, "words": 3,
+        "reference": 4, "budget": 2, "limit": 1, "max_prompts": 2, "seed": 3, "out": "FOLDER/other",
+        "plugin": ["FOLDER/plugin.py"], "overwrite": True, "markdown": True,
+    },
     "trace": {
         **MODEL, **FACTS, "methods": "random", "kinds": "hidden,ffn", "severed": "ffn", "window": 1,
         "corruption": "uniform", "noise": 1.0, "samples": 2, "k": 2, "limit": 1, "max_prompts": 2, "seed": 3,
@@ -91,7 +97,7 @@ OTHER: dict[str, Options] = {
 GIVEN: dict[str, Options] = {
     **{
         name: {"facts": "FOLDER/facts.jsonl", "out": "FOLDER/run"}
-        for name in ("compare", "read", "trace", "protocol inj", "protocol del")
+        for name in ("compare", "prompts", "read", "trace", "protocol inj", "protocol del")
     },
     "benchmark": {"out": "FOLDER/run"},
     "plants": {"model": ["zoo:gpt2-facts"], "out": "FOLDER/run"},
@@ -110,7 +116,7 @@ BESIDE: dict[tuple[str, str], Options] = {
     ("facts", "overwrite"): {"out": "FOLDER/held/file"},
     **{
         (name, "overwrite"): HELD
-        for name in ("compare", "read", "trace", "benchmark", "plants", "protocol inj", "protocol del")
+        for name in ("compare", "prompts", "read", "trace", "benchmark", "plants", "protocol inj", "protocol del")
     },
 }
 """What is to be given for an option to have an effect."""
@@ -170,7 +176,7 @@ def done(monkeypatch: pytest.MonkeyPatch, load_tiny: Callable[..., NeuronModel],
         monkeypatch.setattr(place, name, noting(name, result))
     monkeypatch.setattr(options, "load_plugin", lambda path: found.append(load_plugin(path)))
     monkeypatch.setattr(plants, "ProcessPoolExecutor", noting("pool", nullcontext(SimpleNamespace(map=lambda *_: []))))
-    for protocol in (DeletionProtocol, InjectionProtocol, Reading, Tracing):
+    for protocol in (DeletionProtocol, Firing, InjectionProtocol, Reading, Tracing):
         monkeypatch.setattr(protocol, "run", ran)
         monkeypatch.setattr(protocol, "tables", lambda *_: [TitledTable("title", pd.DataFrame({"a": [1]}))])
         monkeypatch.setattr(protocol, "publish", lambda *_: Path("page"))

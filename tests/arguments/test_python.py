@@ -22,8 +22,10 @@ from kn_attrib.evaluation import (
     Grid,
     Plant,
     PlantedResult,
+    PromptTypes,
     ProtocolResult,
     ReadingResult,
+    Texts,
     TopPrompts,
     Trace,
 )
@@ -36,8 +38,8 @@ HOOKS = {
 }
 """What methods and experiments fill in, and the package calls."""
 CONTENT = (
-    Attribution, NeuronScores, Comparison, Grid, Plant, PlantedResult, ProtocolResult, ReadingResult, TopPrompts,
-    Trace, Answer, Pool,
+    Attribution, NeuronScores, Comparison, Grid, Plant, PlantedResult, PromptTypes, ProtocolResult, ReadingResult,
+    Texts, TopPrompts, Trace, Answer, Pool,
 )  # fmt: skip
 RECORDS: dict[str, type[Any]] = {each.__name__: each for each in CONTENT}
 """Classes whose arguments are their content."""

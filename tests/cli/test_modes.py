@@ -58,7 +58,7 @@ def test_all_commands_are_there() -> None:
     names = {" ".join(path) for path in EVERY}
     assert names == {
         "compare", "report", "benchmark", "plants", "score", "methods", "models", "facts", "doctor", "protocol inj",
-        "protocol del", "read", "trace",
+        "protocol del", "prompts", "read", "trace",
     }  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from small_results import (
     small_deletion,
     small_grid,
     small_injection,
+    small_prompt_types,
     small_reading,
     small_trace,
 )
@@ -64,12 +65,15 @@ def problems(frame: pd.DataFrame, columns: tuple[Column, ...]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def frames(session_load_tiny: Callable[..., NeuronModel], module_facts: FactSet) -> Frames:
+def frames(
+    session_load_tiny: Callable[..., NeuronModel], module_facts: FactSet, tmp_path_factory: pytest.TempPathFactory
+) -> Frames:
     model, facts = session_load_tiny("masked", "float32"), module_facts
     comparison = small_comparison(model, facts, curves=True)
     grid, planted = small_grid(model, facts), small_benchmark()
     inj, deletion = small_injection(model, facts), small_deletion(model, facts)
     traced = small_trace(model, facts)
+    fired = small_prompt_types(model, facts, tmp_path_factory.mktemp("texts") / "texts.txt")
     board = replace(synthetic(BASE), manifest=synthetic(BASE).manifest)
     cost = {"seconds": 1.0, "forwards": 2, "backwards": 1, "prompts": 4}
     board.manifest["methods"] = [method | cost for method in board.manifest["methods"]]
@@ -88,6 +92,9 @@ def frames(session_load_tiny: Callable[..., NeuronModel], module_facts: FactSet)
         "benchmark.pairwise": planted.pairwise(),
         "suite.checks": load_suite("zoo:bert-facts").checks(),
         **{f"read.{name}": frame for name, frame in small_reading(model, facts).tables().items()},
+        **{f"prompts.{name}": frame for name, frame in fired.tables().items()},
+        "prompts.summary": fired.summary,
+        "prompts.contrasts": fired.contrasts,
         "logit_lens": logit_lens(model, model.encode(facts).prompts),
         **{f"trace.{name}": frame for name, frame in traced.tables().items()},
         "trace.summary": traced.summary,

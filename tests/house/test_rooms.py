@@ -39,6 +39,7 @@ BROKEN = [
     ("evaluation/report/figures.py", "from kn_attrib.evaluation.comparison.compare import compare", EVALUATION),
     ("evaluation/experiment.py", "from kn_attrib.evaluation.report.figures import bars", EVALUATION),
     ("evaluation/planted/axes.py", "from kn_attrib.evaluation.protocols.rankings import recall", EVALUATION),
+    ("evaluation/firing/holes.py", "from kn_attrib.evaluation.protocols.rankings import recall", EVALUATION),
     ("evaluation/reading/lens.py", "from kn_attrib.evaluation.protocols.rankings import recall", EVALUATION),
     ("evaluation/protocols/rankings.py", "from kn_attrib.evaluation.comparison.settings import Settings", EVALUATION),
     ("evaluation/comparison/settings.py", "from kn_attrib.evaluation.planted.recipe import Recipe", EVALUATION),
