@@ -1,8 +1,8 @@
 """Judges neurons; never knows a method.
 
 Here: a room for each experiment (``comparison`` with its ``report``, ``firing``, ``planted``, ``protocols``,
-``reading``, ``tracing``) and for what they share (``measure``, ``records``, ``statistics``), the frame of experiments and the words
-that rows may say. Experiments never import one another.
+``reading``, ``tracing``) and for what they share (``measure``, ``records``, ``statistics``), the frame of experiments
+and the words that rows may say. Experiments never import one another.
 """
 
 from kn_attrib.evaluation.comparison.compare import DEFAULT_METHODS, ComparisonInterrupted, compare

@@ -47,8 +47,8 @@ def answer_of(result: FiringRows) -> Answer | None:
     more = f"More than the other neurons of their layers do: {listed(clear)}" if clear else NOT_MORE
     text = (
         f"{_published(result, method)}With the answer hidden everywhere and texts of equal length, they respond to "
-        f"{'; to '.join(numbers)} (the last: n = {of['n']} facts of {of['relations']} relations; in standard deviations "
-        f"over random words). {more}."
+        f"{'; to '.join(numbers)} (the last: n = {of['n']} facts of {of['relations']} relations; in standard "
+        f"deviations over random words). {more}."
     )
     return Answer(QUESTION, text, verdict, _short(method, verdict, clear, of))
 

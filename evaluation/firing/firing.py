@@ -61,8 +61,8 @@ class PromptTypesSettings(ExperimentSettings):
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected at least {least}.")
         if self.budget >= model.n_neurons:
             raise ConfigError(
-                f"budget is {self.budget}; expected fewer than a layer of {model.name} has neurons ({model.n_neurons}), "
-                "for they are compared with the others."
+                f"budget is {self.budget}; expected fewer than the {model.n_neurons} neurons of a layer, since they "
+                "are compared with its others."
             )
 
 

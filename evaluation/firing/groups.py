@@ -234,7 +234,8 @@ def relation_words(fact: Fact) -> set[str]:
     """
     texts = (text.replace(fact.subject, " ").replace(SLOT, " ") for text in (*fact.prompts, *fact.held_out))
     words = {word for text in texts for word in WORD.findall(text.casefold())}
-    return words - ENGLISH_STOP_WORDS - set(WORD.findall(f"{fact.subject} {fact.answer}".casefold()))
+    names = set(WORD.findall(f"{fact.subject} {fact.answer}".casefold()))
+    return {word for word in words - names if word not in ENGLISH_STOP_WORDS}
 
 
 def _standing(names: Sequence[str], text: str, outside: str) -> list[str]:

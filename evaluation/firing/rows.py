@@ -17,7 +17,7 @@ from kn_attrib.evaluation.statistics.significance import paired_difference
 TEXT_COLUMNS = ["fact", "relation", "design", "group", "n", "words", "example"]
 LESS = "difference"
 """A contrast of a fact's own neurons less that of the others of their layers."""
-CONTRASTS = {
+CONTRASTS: dict[str, dict[str, tuple[str, ...]]] = {
     PUBLISHED: {
         "the fact": ("subject and answer", "subject"),
         "the fact, against any text": ("subject and answer", "random"),

@@ -76,7 +76,8 @@ def _wide(some: pd.DataFrame, column: str, names: list[str], methods: list[str],
     order = [(method, neurons) for method in methods for neurons in of if (method, neurons) in wide.index]
     table: pd.DataFrame = wide.loc[order, names].rename_axis(columns=None)
     table.index = pd.Index([f"{method}{NAMES[neurons]}" for method, neurons in order], name="method")
-    return table.fillna("–")
+    filled: pd.DataFrame = table.fillna("–")
+    return filled
 
 
 def texts_table(result: FiringRows, design: str) -> pd.DataFrame:

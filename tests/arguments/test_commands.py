@@ -24,9 +24,9 @@ from conftest import make_facts
 from kn_attrib import NeuronModel
 from kn_attrib.cli import app, benchmark, compare, plants, report
 from kn_attrib.evaluation.experiment import Experiment
+from kn_attrib.evaluation.firing.firing import Firing
 from kn_attrib.evaluation.protocols.deletion import DeletionProtocol
 from kn_attrib.evaluation.protocols.injection import InjectionProtocol
-from kn_attrib.evaluation.firing.firing import Firing
 from kn_attrib.evaluation.reading.reading import Reading
 from kn_attrib.evaluation.records.text import TitledTable
 from kn_attrib.evaluation.tracing.trace import Tracing

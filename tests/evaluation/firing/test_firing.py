@@ -136,7 +136,7 @@ def test_texts_of_the_facts_themselves_are_those_held_out(open_model: Load, fact
         ({"words": 0}, "words is 0"),
         ({"reference": 1}, "reference is 1; expected at least 2"),
         ({"budget": 0}, "budget is 0"),
-        ({"budget": 48}, "budget is 48; expected fewer than a layer"),
+        ({"budget": 48}, "budget is 48; expected fewer than the 48 neurons"),
         ({"texts": "none.txt"}, r"cannot read the texts none\.txt"),
     ],
 )
