@@ -22,6 +22,19 @@ class Normal(NamedTuple):
     mean: Tensor
     deviation: Tensor
 
+    def standardised(self, values: Tensor) -> Tensor:
+        """``(a − μ) / (σ + s₀)`` of activations ``[layer, neuron]``; ``s₀`` is the median ``σ`` of the layer.
+
+        Without ``s₀`` neurons that are all but silent on random text would be hundreds of deviations away wherever they
+        fire, and a mean over neurons would be about these alone.
+
+        Reference
+        ---------
+        Tusher, Tibshirani, Chu 2001, PNAS 98: 5116 (the moderated statistic of SAM).
+        """
+        usual = self.deviation.median(1, keepdim=True).values
+        return (values - self.mean) / (self.deviation + usual).clamp_min(torch.finfo(values.dtype).tiny)
+
 
 def group_means(model: NeuronModel, groups: Sequence[Sequence[Prompt]]) -> Tensor:
     """Mean activations at the answer position over each of some groups of prompts: ``[group, layer, neuron]``."""
@@ -58,8 +71,7 @@ def measures(mean: Tensor, signs: Tensor, normal: Normal, chosen: Tensor) -> Ite
     signs : ``[layer, neuron]``, 1 or −1.
     chosen : ``[neuron]``, places in the flattened layers.
     """
-    # A neuron that is always the same on random texts has no deviation to be measured in.
-    far = torch.where(normal.deviation > 0, signs * (mean - normal.mean) / normal.deviation, 0.0)
+    far = signs * normal.standardised(mean)
     layers = chosen // mean.shape[1]
     left = torch.ones_like(mean, dtype=torch.bool)
     left.view(-1)[chosen] = False

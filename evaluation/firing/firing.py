@@ -93,9 +93,10 @@ def prompt_types(
     and groups differ in one thing each (see the module `groups`).
 
     For a neuron with mean activation ``a`` over a group's texts, and mean ``μ`` and standard deviation ``σ`` over
-    random words of random texts, a fact's number is the mean over its neurons of ``s (a − μ) / σ``, where ``s`` is the
-    sign of the neuron's mean activation on the fact's own prompts; ``activation`` is that of ``a``, as published.
-    Beside it stands the mean over all *other* neurons of the same layers (``"same layers"``).
+    random words of random texts, a fact's number is the mean over its neurons of ``s (a − μ) / (σ + s₀)``, where ``s``
+    is the sign of the neuron's mean activation on the fact's own prompts and ``s₀`` the layer's median ``σ``;
+    ``activation`` is the mean of ``a``, as published. Beside it stands the mean over all *other* neurons of the same
+    layers (``"same layers"``).
 
     Parameters
     ----------
