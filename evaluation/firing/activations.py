@@ -23,17 +23,17 @@ class Normal(NamedTuple):
     deviation: Tensor
 
     def standardised(self, values: Tensor) -> Tensor:
-        """``(a − μ) / (σ + s₀)`` of activations ``[layer, neuron]``; ``s₀`` is the median ``σ`` of the layer.
+        """``(a − μ) / (σ + s₀)`` of activations ``[layer, neuron]``; ``s₀`` is the root mean square ``σ`` of the layer.
 
         Without ``s₀`` neurons that are all but silent on random text would be hundreds of deviations away wherever they
-        fire, and a mean over neurons would be about these alone.
+        fire, and a mean over neurons would be about these alone. In a layer that is silent throughout all are at 0.
 
         Reference
         ---------
-        Tusher, Tibshirani, Chu 2001, PNAS 98: 5116 (the moderated statistic of SAM).
+        Tusher, Tibshirani, Chu 2001, PNAS 98: 5116 (the constant added to the deviation in SAM).
         """
-        usual = self.deviation.median(1, keepdim=True).values
-        return (values - self.mean) / (self.deviation + usual).clamp_min(torch.finfo(values.dtype).tiny)
+        unit = self.deviation + self.deviation.pow(2).mean(1, keepdim=True).sqrt()
+        return torch.where(unit > 0, (values - self.mean) / unit, 0.0)
 
 
 def group_means(model: NeuronModel, groups: Sequence[Sequence[Prompt]]) -> Tensor:

@@ -94,7 +94,7 @@ def prompt_types(
 
     For a neuron with mean activation ``a`` over a group's texts, and mean ``μ`` and standard deviation ``σ`` over
     random words of random texts, a fact's number is the mean over its neurons of ``s (a − μ) / (σ + s₀)``, where ``s``
-    is the sign of the neuron's mean activation on the fact's own prompts and ``s₀`` the layer's median ``σ``;
+    is the sign of the neuron's mean activation on the fact's own prompts and ``s₀`` the layer's root mean square ``σ``;
     ``activation`` is the mean of ``a``, as published. Beside it stands the mean over all *other* neurons of the same
     layers (``"same layers"``).
 

@@ -36,13 +36,14 @@ def test_measures_by_hand() -> None:
     signs = torch.tensor([[1.0, -1.0, 1.0], [1.0, 1.0, 1.0]], dtype=torch.float64)
     normal = Normal(
         torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0]], dtype=torch.float64),
-        torch.tensor([[1.0, 3.0, 0.0], [0.0, 2.0, 2.0]], dtype=torch.float64),
+        torch.tensor([[1.0, 1.0, 1.0], [0.0, 2.0, 2.0 * 2**0.5]], dtype=torch.float64),
     )
-    # The layers' medians are 1 and 2. Standardised: [[1/2, 2/4, 2/1], [0/2, 4/4, 6/4]]; chosen are L0:1 and L1:1.
+    # The layers' root mean squares are 1 and 2. Standardised: [[1/2, 2/2, 2/2], [0/2, 4/4, 6/4.83]]; chosen are L0:1
+    # and L1:1.
     found = {(of, metric): value for of, metric, value in measures(mean, signs, normal, torch.tensor([1, 4]))}
     assert found == {
-        ("own", "standardised"): pytest.approx((0.5 + 1.0) / 2),
-        ("same layers", "standardised"): pytest.approx((2.5 / 2 + 1.5 / 2) / 2),
+        ("own", "standardised"): pytest.approx((1.0 + 1.0) / 2),
+        ("same layers", "standardised"): pytest.approx(((0.5 + 1.0) / 2 + 6 / (2 + 2 * 2**0.5) / 2) / 2),
         ("own", "activation"): 1.5,
         ("same layers", "activation"): pytest.approx((2.0 + 3.0) / 2),
     }
@@ -51,3 +52,4 @@ def test_measures_by_hand() -> None:
 def test_layers_that_never_change_are_no_division_by_zero() -> None:
     normal = Normal(torch.zeros(1, 3, dtype=torch.float64), torch.zeros(1, 3, dtype=torch.float64))
     assert normal.standardised(torch.zeros(1, 3, dtype=torch.float64)).tolist() == [[0.0, 0.0, 0.0]]
+    assert normal.standardised(torch.ones(1, 3, dtype=torch.float64)).tolist() == [[0.0, 0.0, 0.0]]
