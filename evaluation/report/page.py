@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from kn_attrib.evaluation.records.pages import environment, svg
 from kn_attrib.evaluation.records.style import figure_of
-from kn_attrib.evaluation.records.text import interval_text
+from kn_attrib.evaluation.records.text import NONE, interval_text, number_text
 from kn_attrib.evaluation.report.agreement import agreement_table, intersections
 from kn_attrib.evaluation.report.answer import Answer
 from kn_attrib.evaluation.report.answer_figure import answer_figure, answer_text
@@ -190,7 +190,7 @@ def _listed(neurons: pd.DataFrame) -> str:
 
 
 def _change(value: float) -> str:
-    return "–" if pd.isna(value) else f"{100 * value:+.1f} %".replace("-", "−")
+    return NONE if pd.isna(value) else f"{number_text(value, 1, scale=100, signed=True)} %"
 
 
 def _other_metrics(comparison: ComparisonRows) -> list[tuple[str, pd.DataFrame]]:
