@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from kn_attrib.evaluation.records.text import FURTHER_DIGITS
 from kn_attrib.evaluation.report.comparison_rows import ComparisonRows, rows_with
 from kn_attrib.evaluation.statistics.means import mean_interval, mean_weights, ratio_interval, relations_of
 from kn_attrib.evaluation.statistics.sample import Sample
@@ -15,6 +16,8 @@ from kn_attrib.evaluation.vocabulary import HEADLINE
 
 LEVEL, MARGIN = 0.05, 0.05
 """Level of all tests, and the change of p(answer) that still counts as none."""
+DIGITS = 2 + FURTHER_DIGITS
+"""Most with which a number of nats is shown."""
 Interval = tuple[float, float, float]
 """A mean, and the ends of its 95 % interval; not numbers where there is none."""
 
@@ -59,11 +62,17 @@ def strongest(comparison: ComparisonRows, selection: str) -> str:
 def why_strongest(comparison: ComparisonRows, best: str) -> str:
     """Why this method's refined neurons are spoken of, not those of the method first with equally many: a clause."""
     selection = main_selection(comparison)
-    if len(comparison.methods) < 2:
+    lost = effects(comparison, "refined", "method", "target", [best])[best]
+    if len(comparison.methods) < 2 or round(mean_of(comparison, lost)[0], 3) >= 0:
         return ""
     first = strongest(comparison, selection)
     other = f"; with {named(selection)}, {first}'s do" if first != best else ""
     return f" (of all methods' refined neurons they cost the fact most{other})"
+
+
+def told_from_zero(low: float) -> bool:
+    """An interval's lower end is above zero, by as much as can be shown."""
+    return round(low, DIGITS) > 0
 
 
 def sample_of(frame: pd.DataFrame | pd.Series) -> Sample:

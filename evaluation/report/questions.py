@@ -18,6 +18,7 @@ from kn_attrib.evaluation.report.evidence import (
     ratio_of,
     sample_of,
     strongest,
+    told_from_zero,
     why_strongest,
 )
 from kn_attrib.evaluation.report.questions_of_methods import does_the_method_matter, would_search_do_better
@@ -93,7 +94,7 @@ def _whose_neurons(comparison: ComparisonRows) -> Answer:
         moves = other.loc[shared, best]
         found = _Share(ratio_of(comparison, moves, target.loc[shared]), sample_of(moves))
         part = f"other facts with {name} move by {percent(*mean_of(comparison, moves))}"
-        if np.isfinite(found.interval[0]):
+        if np.isfinite(found.interval[0]) and round(own[0], 3):  # of nothing there is no share
             shares[name] = found
             part += f", which is {found.text} of the fact's own change"
         parts.append(f"{part} (n = {len(shared)})")
@@ -207,12 +208,13 @@ def _blocks_beyond(comparison: ComparisonRows) -> tuple[str, str]:
     change = percent(*others.iloc[0][["mean", "low", "high"]])
     row = found.iloc[0]
     nats = interval_text(row.nats, row.low, row.high, percent=False, marks=(0.0,))
-    more = "more" if row.low > 0 else "not shown to be more"
-    short = ". Facts of other relations lose less" if row.low > 0 else NOT_ITS_OWN
+    own = told_from_zero(row.low)
+    told = f" ({'more' if own else 'not shown to be more'} than of any text)"
+    if not comparison.precondition_sample.enough:
+        told = ""
     return (
-        f" Facts of other relations change by {change}: the blocks carry {nats} nats of this fact beyond these ({more} "
-        "than of any text).",
-        short,
+        f" Facts of other relations change by {change}: the blocks carry {nats} nats of this fact beyond these{told}.",
+        ". Facts of other relations lose less" if own else NOT_ITS_OWN,
     )
 
 

@@ -15,6 +15,7 @@ from kn_attrib.evaluation.report.evidence import (
     mean_of,
     sample_of,
     strongest,
+    told_from_zero,
     why_strongest,
 )
 from kn_attrib.evaluation.report.specificity import specificity
@@ -90,8 +91,8 @@ def anything_else(comparison: ComparisonRows) -> Answer:
     parts = []
     for c in changes:
         within = "within" if c.within else "not shown to be within"
-        change = c.size().removesuffix(" nats")
-        parts.append(f"{c.name} {change}, {within} {c.margin} (equivalence p {signed_p(c.p)}, n = {c.sample.facts})")
+        test = f"{within} {c.margin} (equivalence p {signed_p(c.p)}, n = {c.sample.facts})"
+        parts.append(f"{c.name} {c.size().removesuffix(' nats')}, {test if c.sample.enough else c.sample.too_few}")
     measured = f": {'; '.join(parts)}." if parts else ": nothing else was asked."
     why = why_strongest(comparison, best)
     text = f"Suppressing {best}'s refined neurons{why}{measured}{_how_specific(comparison, best)}"
@@ -181,5 +182,8 @@ def _how_specific(comparison: ComparisonRows, method: str) -> str:
         return ""
     row = found.iloc[0]
     nats = interval_text(row.nats, row.low, row.high, percent=False, marks=(0.0,))
-    more = "more than" if row.low > 0 else "not shown to be more than"
-    return f" Specificity: the fact itself loses {nats} nats of log-probability beyond what they lose ({more} nothing)."
+    lost = f" Specificity: the fact itself loses {nats} nats of log-probability beyond what they lose"
+    others = effects(comparison, "refined", "method", "other_relation", [method])
+    if not sample_of(others).enough:
+        return f"{lost}."
+    return f"{lost} ({'more than' if told_from_zero(row.low) else 'not shown to be more than'} nothing)."
