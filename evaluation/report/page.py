@@ -21,6 +21,7 @@ from kn_attrib.evaluation.report.curves import areas
 from kn_attrib.evaluation.report.figures import CAPTIONS, alt_text, figures_of
 from kn_attrib.evaluation.report.leaderboard import BEYOND, leaderboard_text
 from kn_attrib.evaluation.report.questions import answers
+from kn_attrib.evaluation.statistics.sample import LEAST_FACTS, LEAST_RELATIONS, Sample
 from kn_attrib.evaluation.vocabulary import DROPOUT, EVERYWHERE, HEADLINE, REASONS, WHOLE_FFN
 from kn_attrib.store import write_text
 
@@ -61,6 +62,7 @@ def write_report(comparison: ComparisonRows, path: Path, figures: Mapping[str, F
         used=comparison.facts[comparison.facts.status == "used"].to_dict("records"),
         drilled=drill_down(comparison),
         few=DRILLED,
+        least=Sample(LEAST_FACTS, LEAST_RELATIONS),
     )
     write_text(path, html)
     return path

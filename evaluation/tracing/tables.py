@@ -74,7 +74,8 @@ def tables_on_page(result: TraceRows) -> Iterator[TitledTable]:
     n = int(total.n.iloc[0])
     yield TitledTable(
         f"{m['model']['name']}: p(answer) goes from {level(*clean)} to {level(*corrupted)} when the subject is "
-        f"corrupted; it falls by {points_text(*effect)} (total effect; n = {n} fact{'' if n == 1 else 's'}, mean [95 % interval])."
+        f"corrupted; it falls by {points_text(*effect)} (total effect; n = {n} fact{'' if n == 1 else 's'}, mean "
+        "[95 % interval])."
     )
     window = f"windows of {m['window']} layers for ffn and attention"
     yield TitledTable(
