@@ -21,13 +21,24 @@ class Answered(Protocol):
     """A question, the answer in a line and in full, and its verdict (see `report.answer.Answer`)."""
 
     @property
-    def question(self) -> str: ...
+    def question(self) -> str:
+        """What is asked."""
+        ...
+
     @property
-    def short(self) -> str: ...
+    def short(self) -> str:
+        """The verdict and the numbers that decide it, in one line."""
+        ...
+
     @property
-    def answer(self) -> str: ...
+    def answer(self) -> str:
+        """In full."""
+        ...
+
     @property
-    def verdict(self) -> str: ...
+    def verdict(self) -> str:
+        """``"yes"``, ``"no"``, ``"mixed"`` or ``"unknown"``."""
+        ...
 
 
 class CaptionedFigure(NamedTuple):

@@ -11,6 +11,7 @@ import pytest
 
 from kn_attrib import Comparison
 from kn_attrib.evaluation import answers
+from kn_attrib.evaluation.records.style import figure_of
 from kn_attrib.evaluation.records.text import interval_text, number_text, with_interval
 from kn_attrib.evaluation.report.answer import share
 from kn_attrib.evaluation.report.answer_figure import answer_figure
@@ -187,8 +188,7 @@ def test_one_fact_is_drawn_without_intervals(recwarn: pytest.WarningsRecorder, t
             axes.figure.draw_without_rendering()
     figures = figures_of(comparison)
     for name in ("suppress", "budgets", "specificity", "controls"):
-        figures[name]().figure.savefig(tmp_path / f"{name}.png")
-    table = comparison.table()
-    assert table.loc["good", "target"].endswith(" % [–]")
+        figure_of(figures[name]()).savefig(tmp_path / f"{name}.png")
+    assert str(comparison.table().loc["good", "target"]).endswith(" % [–]")
     assert np.isnan(comparison.precondition["low"])
     assert not recwarn.list
