@@ -28,7 +28,14 @@ BASE: Effects = {
 }
 
 
-def synthetic(effects: Effects, ffn: float = -0.7, noise: float = 0.02, seed: int = 0) -> Comparison:
+def synthetic(
+    effects: Effects,
+    ffn: float = -0.7,
+    noise: float = 0.02,
+    seed: int = 0,
+    relations: int = RELATIONS,
+    per_relation: int = FACTS,
+) -> Comparison:
     rng = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = []
 
@@ -40,7 +47,7 @@ def synthetic(effects: Effects, ffn: float = -0.7, noise: float = 0.02, seed: in
                  "value": mean + rng.normal(0, noise)}
             )  # fmt: skip
 
-    facts = [f"r{r:02d}:{i}" for r in range(RELATIONS) for i in range(FACTS)]
+    facts = [f"r{r:02d}:{i}" for r in range(relations) for i in range(per_relation)]
     for fact in facts:
         add(fact, "whole_ffn", "all", "method", "target", ffn)
         add(fact, "whole_ffn", "layer 0", "method", "target", ffn / 2)

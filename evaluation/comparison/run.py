@@ -15,7 +15,13 @@ import pandas as pd
 from kn_attrib.evaluation.comparison.agreement import agreement
 from kn_attrib.evaluation.comparison.control_facts import group_prompts
 from kn_attrib.evaluation.comparison.effect_stage import Measurement, Plan, chunks, nothing_measured
-from kn_attrib.evaluation.comparison.score_stage import FittedScorer, MethodScores, joined_scores, with_specific
+from kn_attrib.evaluation.comparison.score_stage import (
+    FittedScorer,
+    MethodScores,
+    joined_scores,
+    warn_of_constant,
+    with_specific,
+)
 from kn_attrib.evaluation.comparison.settings import Settings
 from kn_attrib.evaluation.comparison.views import FactsInView, Views
 from kn_attrib.evaluation.measure.interventions import Interventions
@@ -141,6 +147,7 @@ class Run:
                     fitted = FittedScorer(method.scorer, view, [*others, *views.contrast])
                     parts += self._scores(f"scores-{number}-{place}", fitted, update)
             joined = joined_scores(parts, views.cost[method.units])
+            warn_of_constant(label, joined)
             scored[label] = with_specific(joined, views.selection.relations)
             LOG.info("%s: %d prompts scored, %s", label, joined.prompts, cost_text(joined.spent))
 

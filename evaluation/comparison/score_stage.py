@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from kn_attrib.evaluation.vocabulary import SPECIFIC
 from kn_attrib.facts.prompts import Prompt
 from kn_attrib.models.cost import spending
 from kn_attrib.neurons import Neuron, NeuronSet
+from kn_attrib.scoring.guarded import MethodWarning
 from kn_attrib.scoring.neuron_scores import NeuronScores
 from kn_attrib.scoring.refinement import Refinement, refine_all, specific_sets
 from kn_attrib.scoring.score import fit, score_prompts
@@ -95,6 +97,15 @@ class MethodScores:
             prompts=record["prompts"],
             put_back=record.get("put_back", ()),
         )
+
+
+def warn_of_constant(label: str, scored: MethodScores) -> None:
+    """Warn of facts of which a method scores all neurons alike: what it then selects is the order of the neurons."""
+    alike = sum(bool((mean == mean.flatten()[0]).all()) for mean in scored.means.values())
+    if alike:
+        facts = f"{alike} of {len(scored.means)} facts" if alike < len(scored.means) else f"all {alike} facts"
+        message = f"{label} gave the same score to every neuron for {facts}: nothing can be told from its ranking."
+        warnings.warn(message, MethodWarning, stacklevel=2)
 
 
 def with_specific(scored: MethodScores, relations: Mapping[str, str]) -> MethodScores:

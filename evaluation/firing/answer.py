@@ -9,6 +9,7 @@ from kn_attrib.evaluation.firing.groups import PUBLISHED, UNCONFOUNDED
 from kn_attrib.evaluation.firing.rows import LESS, FiringRows
 from kn_attrib.evaluation.records.text import interval_text
 from kn_attrib.evaluation.report.answer import Answer, listed
+from kn_attrib.evaluation.statistics.sample import Sample
 
 QUESTION = "Do a fact's neurons fire for the fact, or for its words?"
 DECIDING = ("the answer", "the subject", "both together")
@@ -19,8 +20,6 @@ SAID = {
     "both together": "both together beyond the sum of the two",
 }
 
-LEAST_FACTS, LEAST_RELATIONS = 5, 2
-"""With fewer, nothing is said: an interval over one relation's facts says nothing of others."""
 NOT_MORE = "None of it is shown to be more than what the other neurons of their layers do"
 
 
@@ -41,7 +40,8 @@ def answer_of(result: FiringRows) -> Answer | None:
     of = cells[method, DECIDING[-1], LESS]
     clear = [SAID[name] for name in DECIDING if cells[method, name, LESS]["low"] > 0]
     verdict = "yes" if SAID[DECIDING[-1]] in clear else "mixed" if clear else "no"
-    if of["n"] < LEAST_FACTS or of["relations"] < LEAST_RELATIONS:
+    sample = Sample(int(of["n"]), int(of["relations"]))
+    if not sample.enough:
         verdict = "unknown"
     numbers = [f"{SAID[name]} {deviations(cells[method, name, OWN])}" for name in DECIDING]
     more = f"More than the other neurons of their layers do: {listed(clear)}" if clear else NOT_MORE
@@ -50,16 +50,18 @@ def answer_of(result: FiringRows) -> Answer | None:
         f"{'; to '.join(numbers)} (the last: n = {of['n']} facts of {of['relations']} relations; in standard "
         f"deviations over random words). {more}."
     )
-    return Answer(QUESTION, text, verdict, _short(method, verdict, clear, of))
+    return Answer(QUESTION, text, verdict, _short(method, verdict, clear, sample))
 
 
-def _short(method: str, verdict: str, clear: Sequence[str], of: Mapping[str, float]) -> str:
+def _short(method: str, verdict: str, clear: Sequence[str], sample: Sample) -> str:
     if verdict == "unknown":
-        return f"Too little to tell: {of['n']} facts of {of['relations']} relations have all kinds of texts."
+        return f"Not known: {sample.too_few}, for few have all kinds of texts."
     if verdict == "no":
-        return f"Not shown: {method}'s neurons are not shown to respond to either."
+        return f"Not shown: {method}'s neurons are not shown to respond to either ({sample})."
     told = f"{method}'s neurons respond to {listed(clear)}"
-    return f"For the fact: {told}." if verdict == "yes" else f"For its words: {told}, not to both beyond their sum."
+    if verdict == "yes":
+        return f"For the fact: {told} ({sample})."
+    return f"For its words: {told}, not to both beyond their sum ({sample})."
 
 
 def _published(result: FiringRows, method: str) -> str:

@@ -18,7 +18,7 @@ from kn_attrib.evaluation.firing.figures import (
 )
 from kn_attrib.evaluation.firing.groups import DESIGNS
 from kn_attrib.evaluation.firing.rows import FiringRows
-from kn_attrib.evaluation.firing.tables import activations_table, firing_tables
+from kn_attrib.evaluation.firing.tables import activations_table, tables_on_page
 from kn_attrib.evaluation.records.pages import CaptionedFigure, save_figures, write_page
 from kn_attrib.evaluation.records.style import OFF_SCREEN, Panels, canvas_for, figure_of
 from kn_attrib.evaluation.report.answer import Answer
@@ -76,4 +76,4 @@ class PromptTypes(FiringRows):
         }
         save_figures({name: each.figure for name, each in drawn.items()}, folder / "figures")
         title = f"When the neurons of facts fire in {self.manifest['model']['name']}"
-        return write_page(folder / "report.html", title, firing_tables(self), drawn, self.manifest)
+        return write_page(folder / "report.html", title, tables_on_page(self), drawn, self.manifest, self.answer())

@@ -19,10 +19,15 @@ SHOWN = 10
 
 
 def firing_tables(result: FiringRows) -> Iterator[TitledTable]:
-    """The answer; of each design activations by group, the contrasts between groups, and what the groups hold."""
+    """What is printed: the answer, then `tables_on_page`."""
     answer = answer_of(result)
     if answer is not None:
         yield TitledTable(f"{answer.question} {answer.answer}")
+    yield from tables_on_page(result)
+
+
+def tables_on_page(result: FiringRows) -> Iterator[TitledTable]:
+    """Of each design activations by group, the contrasts between groups, and what the groups hold."""
     for design in _designs(result):
         n = result.rows[result.rows.design == design].fact.nunique()
         title = f"{design} design, {n} facts: activation in standard deviations over random words [95 % interval]"

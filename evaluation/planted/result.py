@@ -15,6 +15,7 @@ from kn_attrib.evaluation.planted.axes import AXES
 from kn_attrib.evaluation.planted.figure import heat_map
 from kn_attrib.evaluation.records.result import Result
 from kn_attrib.evaluation.records.style import canvas_for
+from kn_attrib.evaluation.records.text import with_interval
 from kn_attrib.evaluation.statistics.means import relations_of, summarise_facts
 from kn_attrib.evaluation.statistics.significance import holm, paired_difference
 
@@ -113,8 +114,8 @@ class PlantedResult(Result):
         text: pd.DataFrame = means.astype(object)
         for method in means.index:
             for axis in means.columns:
-                mean, low, high = (f"{cells.loc[(method, axis), name]:.{digits}f}" for name in ("mean", "low", "high"))
-                text.loc[method, axis] = f"{mean} [{low}, {high}]"
+                mean, low, high = cells.loc[(method, axis), ["mean", "low", "high"]]
+                text.loc[method, axis] = with_interval(mean, low, high, digits)
         named: pd.DataFrame = text.rename_axis(columns=None)
         return named
 

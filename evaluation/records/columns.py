@@ -52,6 +52,6 @@ def interval(
 ) -> tuple[Column, Column]:
     """Ends of a 95 % bootstrap interval."""
     return (
-        Column(low, "number", values, "lower end of the 95 % bootstrap interval", optional),
-        Column(high, "number", values, "upper end of the 95 % bootstrap interval", optional),
+        Column(low, "number", values, "lower end of the 95 % bootstrap interval; of one fact there is none", optional),
+        Column(high, "number", values, "upper end of the 95 % bootstrap interval; of one fact there is none", optional),
     )

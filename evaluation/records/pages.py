@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import matplotlib as mpl
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -15,6 +15,30 @@ from matplotlib.figure import Figure
 
 from kn_attrib.evaluation.records.text import TitledTable
 from kn_attrib.store import atomic_path, write_text
+
+
+class Answered(Protocol):
+    """A question, the answer in a line and in full, and its verdict (see `report.answer.Answer`)."""
+
+    @property
+    def question(self) -> str:
+        """What is asked."""
+        ...
+
+    @property
+    def short(self) -> str:
+        """The verdict and the numbers that decide it, in one line."""
+        ...
+
+    @property
+    def answer(self) -> str:
+        """In full."""
+        ...
+
+    @property
+    def verdict(self) -> str:
+        """``"yes"``, ``"no"``, ``"mixed"`` or ``"unknown"``."""
+        ...
 
 
 class CaptionedFigure(NamedTuple):
@@ -66,9 +90,13 @@ def write_page(
     tables: Iterable[TitledTable],
     figures: Mapping[str, CaptionedFigure],
     manifest: Mapping[str, Any],
+    answer: Answered | None = None,
 ) -> Path:
-    """Write the page of an experiment, one self-contained HTML file: figures, tables, manifest; returns its path."""
+    """Write the page of an experiment, one self-contained HTML file; returns its path.
+
+    In this order: the answer to its question, if it has one; figures, tables, manifest.
+    """
     drawn = [(each.caption, svg(each.figure, name, each.caption)) for name, each in figures.items()]
     template = environment().get_template("experiment.html")
-    write_text(path, template.render(title=title, tables=list(tables), figures=drawn, manifest=manifest))
+    write_text(path, template.render(title=title, tables=list(tables), figures=drawn, manifest=manifest, answer=answer))
     return path

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from kn_attrib.evaluation.records.text import interval_text
+from kn_attrib.evaluation.records.text import interval_text, with_interval
 from kn_attrib.evaluation.statistics.significance import Difference
 
 Unit = Literal["%", "points", "nats"]
@@ -17,7 +17,7 @@ Unit = Literal["%", "points", "nats"]
 
 @dataclass(frozen=True)
 class Number:
-    """A mean with its 95 % interval.
+    """A mean with its 95 % interval, whose ends are not numbers where there is none.
 
     Attributes
     ----------
@@ -74,27 +74,45 @@ class Answer:
 
 def panel(caption: str, numbers: Sequence[Number], unit: Unit = "%", marks: Sequence[float] = ()) -> tuple[Panel, ...]:
     """One panel of the numbers that can be drawn; none if there are none."""
-    finite = tuple(n for n in numbers if np.isfinite([n.mean, n.low, n.high]).all())
+    finite = tuple(n for n in numbers if np.isfinite(n.mean))
     return (Panel(caption, finite, unit, tuple(marks)),) if finite else ()
 
 
-def percent(mean: float, low: float, high: float) -> str:
-    """A relative change with its interval."""
-    return interval_text(mean, low, high, percent=True)
+def percent(mean: float, low: float, high: float, marks: Sequence[float] = ()) -> str:
+    """A relative change with its interval; `marks` as of `with_interval`."""
+    return interval_text(mean, low, high, percent=True, marks=marks)
 
 
-def share(mean: float, low: float, high: float) -> str:
-    """A share in whole percent, without a plus.
+def share(mean: float, low: float, high: float, marks: Sequence[float] = ()) -> str:
+    """A share in whole percent, without a plus; `marks` as of `with_interval`.
 
     >>> share(0.784, -0.02, 0.89)
     '78 % [−2, 89]'
     """
-    return _minus(f"{100 * mean:.0f} % [{100 * low:.0f}, {100 * high:.0f}]")
+    return with_interval(mean, low, high, 0, " %", scale=100, marks=marks)
+
+
+def level(mean: float, low: float, high: float) -> str:
+    """A probability in percent, which has no sign.
+
+    >>> level(0.774, 0.7, 0.81)
+    '77.4 % [70.0, 81.0]'
+    """
+    return with_interval(mean, low, high, 1, " %", scale=100)
 
 
 def points(gap: Difference) -> str:
     """A difference of relative changes in percentage points."""
-    return _points(gap.mean, gap.low, gap.high)
+    return points_text(gap.mean, gap.low, gap.high)
+
+
+def points_text(mean: float, low: float, high: float) -> str:
+    """A difference in percentage points.
+
+    >>> points_text(0.873, 0.794, 0.93)
+    '87.3 points [79.4, 93.0]'
+    """
+    return with_interval(mean, low, high, 1, " points", scale=100)
 
 
 def signed_p(value: float) -> str:
@@ -108,17 +126,8 @@ def listed(names: Sequence[str], last: str = "and") -> str:
     return f"{', '.join(first)} {last} {end}" if first else end
 
 
-def _points(mean: float, low: float, high: float) -> str:
-    return _minus(f"{100 * mean:.1f} points [{100 * low:.1f}, {100 * high:.1f}]")
-
-
-def _minus(text: str) -> str:
-    """The sign of a negative number as it is set."""
-    return text.replace("-", "−")
-
-
 def _number_text(number: Number, unit: Unit) -> str:
     if unit == "points":
-        return _points(number.mean, number.low, number.high)
+        return points_text(number.mean, number.low, number.high)
     text = interval_text(number.mean, number.low, number.high, percent=unit == "%")
     return text if unit == "%" else f"{text} nats"

@@ -13,6 +13,7 @@ from kn_attrib.errors import ConfigError, unknown
 from kn_attrib.evaluation.records.result import Result
 from kn_attrib.evaluation.records.text import interval_text
 from kn_attrib.evaluation.statistics.means import summarise_facts
+from kn_attrib.evaluation.statistics.sample import Sample
 from kn_attrib.evaluation.vocabulary import AGREEMENT, CELL, CONTROLS, GROUPS, HEADLINE, PERCENT, SPECIFIC, WHOLE_FFN
 
 NO_CLAIM_BELOW = 0.20
@@ -141,14 +142,25 @@ class ComparisonRows(Result):
         return {name: float(row[name]) for name in ("mean", "low", "high", "n")}
 
     @property
+    def precondition_sample(self) -> Sample:
+        """The facts and relations that the precondition rests on."""
+        where = {"method": WHOLE_FFN, "selection": "all", "group": "target", "metric": HEADLINE}
+        return Sample.of(rows_with(self.rows, **where).drop_duplicates("fact").relation.tolist())
+
+    @property
     def claim_possible(self) -> bool:
         """The answers need the feed-forward blocks: necessary for any claim about single neurons, never sufficient."""
-        return self.precondition["high"] < -NO_CLAIM_BELOW
+        return self.precondition_sample.enough and self.precondition["high"] < -NO_CLAIM_BELOW
+
+    @property
+    def claim_excluded(self) -> bool:
+        """The answers are shown hardly to need the feed-forward blocks; where neither holds, it is open."""
+        return self.precondition_sample.enough and self.precondition["low"] >= -NO_CLAIM_BELOW
 
     def verdict(self) -> str:
         """The precondition in words."""
         p = self.precondition
-        change = interval_text(p["mean"], p["low"], p["high"], percent=True)
+        change = interval_text(p["mean"], p["low"], p["high"], percent=True, marks=(-NO_CLAIM_BELOW,))
         measured = (
             f"Silencing all feed-forward neurons at the answer position changes p(answer) by {change} "
             f"(n = {p['n']:.0f})."
@@ -158,7 +170,13 @@ class ComparisonRows(Result):
                 f"{measured} These answers need the feed-forward blocks, as any text may: whether single neurons are "
                 "about a fact, the other questions tell."
             )
+        if self.claim_excluded:
+            return (
+                f"{measured} That is not clearly a loss of more than {NO_CLAIM_BELOW:.0%}, so no neuron claim can be "
+                "made for this model: the answers are carried elsewhere."
+            )
+        sample = self.precondition_sample
         return (
-            f"{measured} That is not clearly a loss of more than {NO_CLAIM_BELOW:.0%}, so no neuron claim can be made "
-            "for this model: the answers are carried elsewhere."
+            f"{measured} Whether that is a loss of more than {NO_CLAIM_BELOW:.0%}, which any neuron claim takes, is "
+            f"open: {sample.too_few}."
         )

@@ -7,14 +7,19 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from kn_attrib.evaluation.records.text import FURTHER_DIGITS
 from kn_attrib.evaluation.report.comparison_rows import ComparisonRows, rows_with
 from kn_attrib.evaluation.statistics.means import mean_interval, mean_weights, ratio_interval, relations_of
+from kn_attrib.evaluation.statistics.sample import Sample
+from kn_attrib.evaluation.statistics.significance import least_p, relations_needed
 from kn_attrib.evaluation.vocabulary import HEADLINE
 
 LEVEL, MARGIN = 0.05, 0.05
 """Level of all tests, and the change of p(answer) that still counts as none."""
+DIGITS = 2 + FURTHER_DIGITS
+"""Most with which a number of nats is shown."""
 Interval = tuple[float, float, float]
-"""A mean, and the ends of its 95 % interval."""
+"""A mean, and the ends of its 95 % interval; not numbers where there is none."""
 
 
 def effects(
@@ -52,6 +57,36 @@ def strongest(comparison: ComparisonRows, selection: str) -> str:
     found = effects(comparison, selection, "method", "target", comparison.methods)
     means = mean_weights(relations_of(found)) @ found.to_numpy()
     return str(found.columns[int(np.argmin(means))])
+
+
+def why_strongest(comparison: ComparisonRows, best: str) -> str:
+    """Why this method's refined neurons are spoken of, not those of the method first with equally many: a clause."""
+    selection = main_selection(comparison)
+    lost = effects(comparison, "refined", "method", "target", [best])[best]
+    if len(comparison.methods) < 2 or round(mean_of(comparison, lost)[0], 3) >= 0:
+        return ""
+    first = strongest(comparison, selection)
+    other = f"; with {named(selection)}, {first}'s do" if first != best else ""
+    return f" (of all methods' refined neurons they cost the fact most{other})"
+
+
+def told_from_zero(low: float) -> bool:
+    """An interval's lower end is above zero, by as much as can be shown."""
+    return round(low, DIGITS) > 0
+
+
+def sample_of(frame: pd.DataFrame | pd.Series) -> Sample:
+    """What a frame that is indexed by fact and relation rests on."""
+    return Sample.of(relations_of(frame))
+
+
+def why_untestable(relations: int, comparisons: int) -> str:
+    """That no sign-flip test over so few relations can tell anything, and with how many one could."""
+    with_all = "" if comparisons == 1 else f"with {comparisons} comparisons "
+    return (
+        f"{relations} relation{' allows' if relations == 1 else 's allow'} no p below {least_p(relations):.3g}; "
+        f"{with_all}at least {relations_needed(comparisons, LEVEL)} are needed"
+    )
 
 
 def mean_of(comparison: ComparisonRows, column: pd.Series) -> Interval:

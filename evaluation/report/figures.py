@@ -108,13 +108,18 @@ def plane(comparison: ComparisonRows, *, canvas: Canvas = OFF_SCREEN) -> Axes:
         axes.axhline(0, color="0.2", linewidth=0.8)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         axes.invert_xaxis()
-        axes.set_title(f"How much, and how much of this fact alone: {', '.join(comparison.budgets)}")
+        axes.set_title(f"How much, and how much of this fact alone{_up_to(comparison.budgets)}")
         axes.set(
             xlabel="relative change of p(answer), the fact itself",
             ylabel="nats lost beyond facts of other relations",
         )
         canvas.legend(axes, handles_of([axes]), "outside right center")
     return axes
+
+
+def _up_to(budgets: Sequence[str]) -> str:
+    """The first budget and the last: a title has no room for many."""
+    return "" if not budgets else f": {budgets[0]}" if len(budgets) == 1 else f": {budgets[0]} to {budgets[-1][2:]}"
 
 
 def overlap(comparison: ComparisonRows, *, canvas: Canvas = OFF_SCREEN) -> Axes:

@@ -11,7 +11,13 @@ from kn_attrib.errors import ConfigError
 from kn_attrib.evaluation.records.text import interval_text, markdown
 from kn_attrib.evaluation.report.comparison_rows import ComparisonRows, rows_with
 from kn_attrib.evaluation.report.specificity import specificity
-from kn_attrib.evaluation.statistics.means import RESAMPLES, mean_weights, relations_of, resampled_weights
+from kn_attrib.evaluation.statistics.means import (
+    RESAMPLES,
+    mean_weights,
+    percentile_interval,
+    relations_of,
+    resampled_weights,
+)
 from kn_attrib.evaluation.vocabulary import HEADLINE
 
 SEARCH = "greedy_ablation"
@@ -131,6 +137,8 @@ def shares_of_search(comparison: ComparisonRows, budget: str, reference: str) ->
     draws = weights @ values
     with np.errstate(divide="ignore", invalid="ignore"):
         share = means / means[at]
-        low, high = np.nanquantile(draws / draws[:, [at]], [0.025, 0.975], axis=0)
+        ratios = (draws / draws[:, [at]]).T
+    share[~np.isfinite(share)] = np.nan  # of a search that has no effect
+    low, high = percentile_interval(ratios, len(wide))
     shares: pd.DataFrame = pd.DataFrame({"share": share, "low": low, "high": high, "n": len(wide)}, index=wide.columns)
     return shares

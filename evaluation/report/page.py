@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from kn_attrib.evaluation.records.pages import environment, svg
 from kn_attrib.evaluation.records.style import figure_of
-from kn_attrib.evaluation.records.text import interval_text
+from kn_attrib.evaluation.records.text import NONE, interval_text, number_text
 from kn_attrib.evaluation.report.agreement import agreement_table, intersections
 from kn_attrib.evaluation.report.answer import Answer
 from kn_attrib.evaluation.report.answer_figure import answer_figure, answer_text
@@ -21,6 +21,7 @@ from kn_attrib.evaluation.report.curves import areas
 from kn_attrib.evaluation.report.figures import CAPTIONS, alt_text, figures_of
 from kn_attrib.evaluation.report.leaderboard import BEYOND, leaderboard_text
 from kn_attrib.evaluation.report.questions import answers
+from kn_attrib.evaluation.statistics.sample import LEAST_FACTS, LEAST_RELATIONS, Sample
 from kn_attrib.evaluation.vocabulary import DROPOUT, EVERYWHERE, HEADLINE, REASONS, WHOLE_FFN
 from kn_attrib.store import write_text
 
@@ -61,6 +62,7 @@ def write_report(comparison: ComparisonRows, path: Path, figures: Mapping[str, F
         used=comparison.facts[comparison.facts.status == "used"].to_dict("records"),
         drilled=drill_down(comparison),
         few=DRILLED,
+        least=Sample(LEAST_FACTS, LEAST_RELATIONS),
     )
     write_text(path, html)
     return path
@@ -190,7 +192,7 @@ def _listed(neurons: pd.DataFrame) -> str:
 
 
 def _change(value: float) -> str:
-    return "–" if pd.isna(value) else f"{100 * value:+.1f} %".replace("-", "−")
+    return NONE if pd.isna(value) else f"{number_text(value, 1, scale=100, signed=True)} %"
 
 
 def _other_metrics(comparison: ComparisonRows) -> list[tuple[str, pd.DataFrame]]:

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
 
 from kn_attrib.evaluation.records.text import interval_text
 from kn_attrib.evaluation.report.answer import Answer, Number, listed, panel, percent, share
 from kn_attrib.evaluation.report.comparison_rows import NO_CLAIM_BELOW, ComparisonRows
-from kn_attrib.evaluation.report.evidence import Interval, effects, mean_of, ratio_of, strongest
+from kn_attrib.evaluation.report.evidence import (
+    Interval,
+    effects,
+    mean_of,
+    ratio_of,
+    sample_of,
+    strongest,
+    told_from_zero,
+    why_strongest,
+)
 from kn_attrib.evaluation.report.questions_of_methods import does_the_method_matter, would_search_do_better
 from kn_attrib.evaluation.report.questions_of_others import anything_else
 from kn_attrib.evaluation.report.specificity import specificity
+from kn_attrib.evaluation.statistics.sample import Sample
 from kn_attrib.evaluation.vocabulary import DROPOUT, WHOLE_FFN
 
 __all__ = ["OF", "Answer", "answers"]
@@ -19,6 +33,7 @@ MOSTLY, HARDLY = 0.5, 0.25
 """Shares of the effect on the fact itself above and below which a control group is said to move with it."""
 OF = {"same_object": "the answer word", "same_subject": "the subject", "same_relation": "the relation"}
 """Control groups and what neurons are of that change them as they change the fact."""
+NOT_ITS_OWN = ". That may not be about the fact: facts of other relations are not shown to lose less"
 LACKS = (
     "methods: it is not shown that there is something in neurons for them to find",
     "whose neurons they are: it is not shown that the fact itself is in any",
@@ -38,17 +53,29 @@ def answers(comparison: ComparisonRows) -> list[Answer]:
         anything_else(comparison),
         would_search_do_better(comparison),
     ]
-    if not comparison.claim_possible:
+    # With too few facts each says so of itself.
+    if comparison.precondition_sample.enough and not comparison.claim_possible:
         found = [_without_claim(comparison, each, lacks) for each, lacks in zip(found, LACKS, strict=True)]
     return [*found, _how_much_do_they_carry(comparison)]
 
 
 def _without_claim(comparison: ComparisonRows, answer: Answer, lacks: str) -> Answer:
     """The same numbers, of which nothing follows."""
-    carried = percent(*_precondition(comparison))
-    why = f"No claim possible: all feed-forward neurons together carry {carried} of p(answer)."
+    carried = f"{_carried(comparison)}, {comparison.precondition_sample}"
+    why = f"No claim possible: all feed-forward neurons together, when silent, change p(answer) by {carried}."
     short = f"No claim possible about {lacks} (all feed-forward neurons together: {carried})."
     return replace(answer, answer=f"{why} For the record: {answer.answer}", verdict="unknown", short=short)
+
+
+class _Share(NamedTuple):
+    """What other facts that share something move by, as a share of the fact's own change."""
+
+    interval: Interval
+    sample: Sample
+
+    @property
+    def text(self) -> str:
+        return share(*self.interval, marks=(HARDLY, MOSTLY))
 
 
 def _whose_neurons(comparison: ComparisonRows) -> Answer:
@@ -65,62 +92,71 @@ def _whose_neurons(comparison: ComparisonRows) -> Answer:
             parts.append(f"{name}: no such facts")
             continue
         moves = other.loc[shared, best]
-        shares[name] = ratio_of(comparison, moves, target.loc[shared])
-        part = f"{share(*shares[name])} of the fact's own change (n = {len(shared)})"
-        parts.append(f"other facts with {name} move by {percent(*mean_of(comparison, moves))}, which is {part}")
-    changed = f"{best}'s refined neurons change the fact itself by {percent(*own)} (n = {len(target)})"
+        found = _Share(ratio_of(comparison, moves, target.loc[shared]), sample_of(moves))
+        part = f"other facts with {name} move by {percent(*mean_of(comparison, moves))}"
+        if np.isfinite(found.interval[0]) and round(own[0], 3):  # of nothing there is no share
+            shares[name] = found
+            part += f", which is {found.text} of the fact's own change"
+        parts.append(f"{part} (n = {len(shared)})")
+    changed = (
+        f"{best}'s refined neurons{why_strongest(comparison, best)} change the fact itself by {percent(*own)} "
+        f"(n = {len(target)})"
+    )
     drawn = panel(
         f"How far other facts move with {best}'s refined neurons suppressed, as a share of the fact's own change; "
         f"dashed: {HARDLY:.0%}, below which they do not move with it, and {MOSTLY:.0%}, above which they do.",
-        [Number(f"other facts with {name}", *moved) for name, moved in shares.items()],
+        [Number(f"other facts with {name}", *found.interval) for name, found in shares.items()],
         marks=(HARDLY, MOSTLY),
     )
-    so, verdict, short = _whose(best, own, shares)
+    so, verdict, short = _whose(best, own, sample_of(target), shares)
     return Answer(question, f"{changed}; {'; '.join(parts)}. So {so}.", verdict, short, drawn)
 
 
-def _whose(best: str, own: Interval, shares: dict[str, Interval]) -> tuple[str, str, str]:
+def _whose(best: str, own: Interval, sample: Sample, shares: dict[str, _Share]) -> tuple[str, str, str]:
     """What follows from the shares that other facts move with the fact: the conclusion, the verdict, and its line."""
-    if own[2] >= 0:
+    if not sample.enough:
+        return "nothing can be said of whose they are: " + sample.too_few, "unknown", f"Not known: {sample.too_few}."
+    if not own[2] < 0:
         why = f"{best}'s refined neurons are not shown to suppress the fact itself"
-        return "they are not shown to be of the fact at all", "unknown", f"Not known: {why}: {percent(*own)}."
+        short = f"Not known: {why}: {percent(*own, marks=(0.0,))} ({sample})."
+        return "they are not shown to be of the fact at all", "unknown", short
     if not shares:
         return "nothing can be said of whose they are", "unknown", "Not known: no other facts share anything with it."
-    moved = {name: s for name, s in shares.items() if s[1] > MOSTLY}
+    told = {name: found.interval for name, found in shares.items() if found.sample.enough}
+    moved = [name for name, interval in told.items() if interval[1] > MOSTLY]
     if moved:
-        names = listed(list(moved))
-        so = f"they are mostly neurons of {names}, not of the fact"
-        return so, "no", f"Mostly of {names}, not of the fact: other facts with {_as_much(moved)}."
-    partly = {name: s for name, s in shares.items() if s[1] > 0 and s[2] > HARDLY}
+        so = f"they are mostly neurons of {listed(moved)}, not of the fact"
+        short = f"Mostly of {listed(moved)}, not of the fact: other facts with {_as_much(moved, shares)}."
+        return so, "no", short
+    partly = [name for name, interval in told.items() if interval[1] > 0 and interval[2] > HARDLY]
     if partly:
-        names = listed(list(partly))
-        so = f"they are partly neurons of {names}"
-        return so, "mixed", f"Partly of {names}: other facts with {_as_much(partly)}."
-    # An interval that reaches from nothing to more than hardly decides nothing; neither does one that is not a number.
-    unclear = {name: s for name, s in shares.items() if not s[2] <= HARDLY}
+        short = f"Partly of {listed(partly)}: other facts with {_as_much(partly, shares)}."
+        return f"they are partly neurons of {listed(partly)}", "mixed", short
+    # An interval that reaches from nothing to more than hardly decides nothing; neither does one that is not a number,
+    # nor one of too few facts.
+    unclear = [name for name in shares if name not in told or not told[name][2] <= HARDLY]
     if unclear:
-        names = listed(list(unclear), "or")
-        return (
-            f"it cannot be told whether they are neurons of {names} as well",
-            "unknown",
-            f"Not known whether also of {names}: other facts with {_as_much(unclear)}.",
-        )
+        names = listed(unclear, "or")
+        so = f"it cannot be told whether they are neurons of {names} as well"
+        return so, "unknown", f"Not known whether also of {names}: other facts with {_as_much(unclear, shares)}."
+    return "they belong to the fact more than to any of these", "yes", _of_the_fact(shares)
+
+
+def _of_the_fact(shares: dict[str, _Share]) -> str:
     missing = [name for name in OF.values() if name not in shares]
     rest = f"; no other facts have {listed(missing, 'or')}" if missing else ""
-    most = max(shares, key=lambda name: shares[name][0])
-    so = "they belong to the fact more than to any of these"
-    return (
-        so,
-        "yes",
-        f"Of the fact: other facts move less, most of all those with {most}: {share(*shares[most])}{rest}.",
-    )
+    most = max(shares, key=lambda name: shares[name].interval[0])
+    found = shares[most]
+    return f"Of the fact: other facts move less, most of all those with {most}: {found.text} ({found.sample}){rest}."
 
 
-def _as_much(shares: dict[str, Interval]) -> str:
-    """``the answer word move 78 % [65, 89] as much``, and the same of those after the first."""
-    (name, first), *rest = shares.items()
-    others = [f"those with {other} {share(*s)}" for other, s in rest]
-    return f"{listed([f'{name} move {share(*first)}', *others])} as much"
+def _as_much(names: Sequence[str], shares: dict[str, _Share]) -> str:
+    """``the answer word move 78 % [65, 89] as much (n = 48 of 12 relations)``, and so on of those after the first."""
+    said = []
+    for name in names:
+        text, sample = shares[name].text, shares[name].sample
+        said.append(f"{name} move {text} as much ({sample})" if sample.enough else f"{name} {text}, {sample.too_few}")
+    return listed([said[0], *(f"those with {each}" for each in said[1:])])
 
 
 def _how_much_do_they_carry(comparison: ComparisonRows) -> Answer:
@@ -148,12 +184,19 @@ def _how_much_do_they_carry(comparison: ComparisonRows) -> Answer:
         numbers,
         marks=(-NO_CLAIM_BELOW,),
     )
-    change = percent(*_precondition(comparison))
+    verdict, short = _enough(comparison, short_beyond)
+    return Answer(question, text, verdict, short, drawn)
+
+
+def _enough(comparison: ComparisonRows, beyond: str) -> tuple[str, str]:
+    """The verdict on what all blocks carry, and its line."""
+    sample = comparison.precondition_sample
+    changes = f"silencing all blocks changes p(answer) by {_carried(comparison)}"
     if comparison.claim_possible:
-        short = f"Enough to ask about neurons: silencing all blocks changes p(answer) by {change}{short_beyond}."
-        return Answer(question, text, "yes", short, drawn)
-    short = f"Too little for claims about neurons: silencing all blocks changes p(answer) by {change}."
-    return Answer(question, text, "no", short, drawn)
+        return "yes", f"Enough to ask about neurons: {changes} ({sample}){beyond}."
+    if comparison.claim_excluded:
+        return "no", f"Too little for claims about neurons: {changes} ({sample})."
+    return "unknown", f"Not known: {changes}, {sample.too_few}."
 
 
 def _blocks_beyond(comparison: ComparisonRows) -> tuple[str, str]:
@@ -164,15 +207,21 @@ def _blocks_beyond(comparison: ComparisonRows) -> tuple[str, str]:
         return "", ""
     change = percent(*others.iloc[0][["mean", "low", "high"]])
     row = found.iloc[0]
-    nats = interval_text(row.nats, row.low, row.high, percent=False)
-    more = "more" if row.low > 0 else "not shown to be more"
+    nats = interval_text(row.nats, row.low, row.high, percent=False, marks=(0.0,))
+    own = told_from_zero(row.low)
+    told = f" ({'more' if own else 'not shown to be more'} than of any text)"
+    if not comparison.precondition_sample.enough:
+        told = ""
     return (
-        f" Facts of other relations change by {change}: the blocks carry {nats} nats of this fact beyond these ({more} "
-        "than of any text).",
-        f", {more} than facts of other relations lose",
+        f" Facts of other relations change by {change}: the blocks carry {nats} nats of this fact beyond these{told}.",
+        ". Facts of other relations lose less" if own else NOT_ITS_OWN,
     )
 
 
 def _precondition(comparison: ComparisonRows) -> Interval:
     p = comparison.precondition
     return p["mean"], p["low"], p["high"]
+
+
+def _carried(comparison: ComparisonRows) -> str:
+    return percent(*_precondition(comparison), marks=(-NO_CLAIM_BELOW,))

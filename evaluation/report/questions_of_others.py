@@ -7,9 +7,20 @@ from typing import NamedTuple
 from kn_attrib.evaluation.records.text import interval_text
 from kn_attrib.evaluation.report.answer import Answer, Number, listed, panel, percent, share, signed_p
 from kn_attrib.evaluation.report.comparison_rows import ComparisonRows
-from kn_attrib.evaluation.report.evidence import LEVEL, MARGIN, Interval, effects, mean_of, strongest
+from kn_attrib.evaluation.report.evidence import (
+    LEVEL,
+    MARGIN,
+    Interval,
+    effects,
+    mean_of,
+    sample_of,
+    strongest,
+    told_from_zero,
+    why_strongest,
+)
 from kn_attrib.evaluation.report.specificity import specificity
 from kn_attrib.evaluation.statistics.means import relations_of
+from kn_attrib.evaluation.statistics.sample import Sample
 from kn_attrib.evaluation.statistics.significance import equivalence_test
 from kn_attrib.evaluation.vocabulary import HEADLINE, SPECIFIC
 from kn_attrib.scoring.refinement import GENERAL
@@ -24,7 +35,7 @@ class _Change(NamedTuple):
     is_share: bool
     interval: Interval
     p: float
-    n: int
+    sample: Sample
 
     @property
     def margin(self) -> str:
@@ -32,15 +43,28 @@ class _Change(NamedTuple):
 
     @property
     def within(self) -> bool:
-        return self.p <= LEVEL
+        return self.p <= LEVEL and self.sample.enough
 
     @property
     def beyond(self) -> bool:
         """The whole interval is outside the margin."""
-        return self.interval[1] > MARGIN or self.interval[2] < -MARGIN
+        return self.sample.enough and (self.interval[1] > MARGIN or self.interval[2] < -MARGIN)
 
     def size(self) -> str:
-        return interval_text(*self.interval, percent=self.is_share) + ("" if self.is_share else " nats")
+        """The change, with digits enough to see on which side of the margin it ends."""
+        text = interval_text(*self.interval, percent=self.is_share, marks=(-MARGIN, MARGIN))
+        return text if self.is_share else f"{text} nats"
+
+    def found(self) -> str:
+        """The change, and what follows from it."""
+        if not self.sample.enough:
+            return f"{self.name} {self.size()}, {self.sample.too_few}"
+        if self.within:
+            return f"{self.name} {self.size()} (within {self.margin}, {self.sample})"
+        if self.beyond:
+            return f"{self.name} {self.size()}, more than {self.margin} ({self.sample})"
+        test = f"equivalence p {signed_p(self.p)}, {self.sample}"
+        return f"{self.name} {self.size()}, not shown to be within {self.margin} ({test})"
 
 
 ASKED = (
@@ -67,10 +91,11 @@ def anything_else(comparison: ComparisonRows) -> Answer:
     parts = []
     for c in changes:
         within = "within" if c.within else "not shown to be within"
-        change = interval_text(*c.interval, c.is_share)
-        parts.append(f"{c.name} {change}, {within} {c.margin} (equivalence p {signed_p(c.p)}, n = {c.n})")
+        test = f"{within} {c.margin} (equivalence p {signed_p(c.p)}, n = {c.sample.facts})"
+        parts.append(f"{c.name} {c.size().removesuffix(' nats')}, {test if c.sample.enough else c.sample.too_few}")
     measured = f": {'; '.join(parts)}." if parts else ": nothing else was asked."
-    text = f"Suppressing {best}'s refined neurons{measured}{_how_specific(comparison, best)}"
+    why = why_strongest(comparison, best)
+    text = f"Suppressing {best}'s refined neurons{why}{measured}{_how_specific(comparison, best)}"
     # What control neurons do is said for comparison; the answer is about the method's own.
     own = [c for c in changes if c.own]
     drawn = panel(
@@ -87,9 +112,10 @@ def anything_else(comparison: ComparisonRows) -> Answer:
     general = _general(comparison, best)
     if general:
         said = f"{text} So other facts fall by {general}: general machinery, not of this fact alone."
-        short = f"Yes: facts of other relations fall by {general}."
+        short = f"Yes: facts of other relations fall by {general} ({own[0].sample})."
         return Answer(question, said + _what_is_left(comparison, best), "yes", short, drawn)
-    verdict = "unknown" if not own else "no" if all(c.within for c in own) else "mixed"
+    told = any(c.sample.enough for c in own)
+    verdict = "unknown" if not told else "no" if all(c.within for c in own) else "mixed"
     return Answer(question, text, verdict, _in_short(own), drawn)
 
 
@@ -102,9 +128,8 @@ def _changes(comparison: ComparisonRows, best: str) -> list[_Change]:
             column = frame[best]
             p = equivalence_test(column.to_numpy(), relations_of(frame), MARGIN)
             interval = mean_of(comparison, column)
-            found.append(
-                _Change(name, called, neurons == "method", metric == HEADLINE, interval, p, len(frame)),
-            )
+            sample = sample_of(frame)
+            found.append(_Change(name, called, neurons == "method", metric == HEADLINE, interval, p, sample))
     return found
 
 
@@ -112,13 +137,17 @@ def _in_short(own: list[_Change]) -> str:
     """The verdict in a line, where facts of other relations do not clearly fall."""
     if not own:
         return "Not known: neither facts of other relations nor plain words were asked."
-    beyond = [f"{c.name} {c.size()}, more than {c.margin}" for c in own if c.beyond and not c.within]
-    unclear = [f"{c.name} {c.size()}, not shown to be within {c.margin}" for c in own if not (c.beyond or c.within)]
+    if not any(c.sample.enough for c in own):
+        most = max((c.sample for c in own), key=lambda sample: sample.facts)
+        changes = "; ".join(f"{c.name} {c.size()}" for c in own)
+        return f"Not known: {changes}, {most.too_few}."
+    beyond = [c.found() for c in own if c.beyond and not c.within]
+    unclear = [c.found() for c in own if not (c.beyond or c.within)]
     if beyond:
         return f"Partly: {'; '.join(beyond + unclear)}."
     if unclear:
         return f"Not ruled out: {'; '.join(unclear)}."
-    return f"No: {listed([f'{c.name} {c.size()} (within {c.margin})' for c in own])}."
+    return f"No: {listed([c.found() for c in own])}."
 
 
 def _general(comparison: ComparisonRows, method: str) -> str:
@@ -127,7 +156,7 @@ def _general(comparison: ComparisonRows, method: str) -> str:
     if not len(found):
         return ""
     mean, low, high = mean_of(comparison, found[method])
-    return share(-mean, -high, -low) if high < -MARGIN else ""
+    return share(-mean, -high, -low, marks=(MARGIN,)) if high < -MARGIN and sample_of(found).enough else ""
 
 
 def _what_is_left(comparison: ComparisonRows, method: str) -> str:
@@ -152,6 +181,9 @@ def _how_specific(comparison: ComparisonRows, method: str) -> str:
     if not len(found):
         return ""
     row = found.iloc[0]
-    nats = interval_text(row.nats, row.low, row.high, percent=False)
-    more = "more than" if row.low > 0 else "not shown to be more than"
-    return f" Specificity: the fact itself loses {nats} nats of log-probability beyond what they lose ({more} nothing)."
+    nats = interval_text(row.nats, row.low, row.high, percent=False, marks=(0.0,))
+    lost = f" Specificity: the fact itself loses {nats} nats of log-probability beyond what they lose"
+    others = effects(comparison, "refined", "method", "other_relation", [method])
+    if not sample_of(others).enough:
+        return f"{lost}."
+    return f"{lost} ({'more than' if told_from_zero(row.low) else 'not shown to be more than'} nothing)."

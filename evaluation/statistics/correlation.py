@@ -7,11 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kn_attrib.evaluation.statistics.means import RESAMPLES, Array, mean_weights, resampled_weights
+from kn_attrib.evaluation.statistics.means import RESAMPLES, Array, mean_weights, percentile_interval, resampled_weights
 
 
 class Correlation(NamedTuple):
-    """Pearson's correlation with its 95 % bootstrap interval; not a number where one side does not vary."""
+    """Pearson's correlation with its 95 % bootstrap interval.
+
+    Not a number where one side does not vary; of one fact there is no interval.
+    """
 
     value: float
     low: float
@@ -66,5 +69,5 @@ def _with_interval(correlation: Callable[[Array], Array], relations: Sequence[st
     if np.isnan(value):
         return Correlation(np.nan, np.nan, np.nan)
     some = correlation(resampled_weights(relations, RESAMPLES, seed))
-    low, high = np.nanquantile(some, [0.025, 0.975])
+    low, high = percentile_interval(some, len(relations))
     return Correlation(value, float(low), float(high))

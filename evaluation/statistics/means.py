@@ -58,21 +58,53 @@ def relations_of(frame: pd.DataFrame | pd.Series) -> list[str]:
     return [str(relation) for relation in frame.index.get_level_values("relation")]
 
 
+def percentile_interval(draws: Array, facts: int) -> Array:
+    """Ends of the 95 % interval of a resampled quantity.
+
+    They are not numbers for a single fact, of which every resample is the same, nor where resamples are not: a ratio to
+    nothing has no interval.
+
+    Parameters
+    ----------
+    draws : ``[resample]``, or ``[quantity, resample]``.
+    facts : how many they were drawn from.
+
+    Returns
+    -------
+    ``[2]``, or ``[2, quantity]``.
+    """
+    ends = np.full((2, *draws.shape[:-1]), np.nan)
+    if facts > 1:
+        missing = np.isnan(draws)
+        some = ~missing.all(axis=-1)
+        quantile = np.nanquantile if missing.any() else np.quantile  # the first takes far longer
+        with np.errstate(invalid="ignore"):  # between two infinities
+            ends[:, some] = quantile(draws[some], [0.025, 0.975], axis=-1)
+        ends[~np.isfinite(ends)] = np.nan
+    return ends
+
+
 def mean_interval(values: Array, relations: Sequence[str], seed: int = 0) -> tuple[float, float, float]:
-    """Mean over facts (within relations, then over relations) and its 95 % bootstrap interval."""
+    """Mean over facts (within relations, then over relations) and its 95 % bootstrap interval, if any."""
     mean = mean_weights(relations) @ values
-    low, high = np.quantile(resampled_weights(relations, RESAMPLES, seed) @ values, [0.025, 0.975])
+    low, high = percentile_interval(resampled_weights(relations, RESAMPLES, seed) @ values, len(values))
     return float(mean), float(low), float(high)
 
 
 def ratio_interval(part: Array, whole: Array, relations: Sequence[str], seed: int = 0) -> tuple[float, float, float]:
-    """A ratio of means on the same facts and its 95 % interval, both means from the same resamples."""
+    """A ratio of means on the same facts and its 95 % interval, both means from the same resamples.
+
+    Not a number where the whole is nothing.
+    """
     mean = mean_weights(relations)
     weights = resampled_weights(relations, RESAMPLES, seed)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = (mean @ part) / (mean @ whole)
-        low, high = np.nanquantile((weights @ part) / (weights @ whole), [0.025, 0.975])
-    return float(ratio), float(low), float(high)
+        ratio = float((mean @ part) / (mean @ whole))
+        draws = (weights @ part) / (weights @ whole)
+    if not np.isfinite(ratio):
+        return np.nan, np.nan, np.nan
+    low, high = percentile_interval(draws, len(part))
+    return ratio, float(low), float(high)
 
 
 def summarise_facts(wide: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -82,7 +114,7 @@ def summarise_facts(wide: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
 
 def summarise(values: pd.DataFrame, relations: pd.Series, resamples: int = RESAMPLES, seed: int = 0) -> pd.DataFrame:
-    """Mean, 95 % interval and number of facts of each column.
+    """Mean, 95 % interval and number of facts of each column; with a single fact there is no interval.
 
     Parameters
     ----------
@@ -112,5 +144,5 @@ def summarise(values: pd.DataFrame, relations: pd.Series, resamples: int = RESAM
             some = columns[start : start + COLUMNS_AT_ONCE]
             data = numbers[np.ix_(here, some)]
             rows.iloc[some, 0] = mean_weights(names) @ data
-            rows.iloc[some, 1:3] = np.quantile(data.T @ weights.T, [0.025, 0.975], axis=1).T
+            rows.iloc[some, 1:3] = percentile_interval(data.T @ weights.T, len(names)).T
     return rows

@@ -21,7 +21,7 @@ class Difference:
 
     Attributes
     ----------
-    mean, low, high : the difference and its 95 % bootstrap interval.
+    mean, low, high : the difference and its 95 % bootstrap interval; of one fact there is none.
     n, relations : facts and relations it rests on.
     p : two-sided, of `sign_flip_test`.
     """
@@ -83,6 +83,35 @@ def sign_flip_test(values: Array, relations: Sequence[str], seed: int = 0, flips
         return float(np.mean(np.abs(signs @ means) / n >= reached))
     signs = np.random.default_rng(seed).choice([-1, 1], size=(flips, n))
     return float((1 + np.sum(np.abs(signs @ means) / n >= reached)) / (1 + flips))
+
+
+def least_p(relations: int) -> float:
+    """Smallest p that `sign_flip_test` can give: the observed signs and their opposites of ``2^relations`` patterns.
+
+    >>> least_p(2), least_p(6)
+    (0.5, 0.03125)
+    """
+    exact = 2.0 ** (1 - relations)
+    return exact if relations <= EXACT_UP_TO else max(exact, 1 / (1 + RESAMPLES))
+
+
+def can_decide(relations: int, comparisons: int, level: float) -> bool:
+    """Whether Holm's correction of so many sign-flip tests can fall to the level at all, whatever was measured."""
+    return comparisons * least_p(relations) <= level
+
+
+def relations_needed(comparisons: int, level: float) -> int:
+    """Fewest relations with which one of so many sign-flip tests, corrected by Holm, can fall to the level.
+
+    ``comparisons · 2/2^r ≤ level``
+
+    >>> relations_needed(1, 0.05), relations_needed(2, 0.05)
+    (6, 7)
+    """
+    relations = 1
+    while comparisons * 2.0 ** (1 - relations) > level:
+        relations += 1
+    return relations
 
 
 def equivalence_test(values: Array, relations: Sequence[str], margin: float) -> float:

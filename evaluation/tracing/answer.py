@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from kn_attrib.evaluation.records.text import with_interval
 from kn_attrib.evaluation.report.answer import Answer
 from kn_attrib.evaluation.statistics.correlation import Correlation, of_deviations, of_mean_curves
 from kn_attrib.evaluation.statistics.means import mean_weights, relations_of
+from kn_attrib.evaluation.statistics.sample import Sample
 from kn_attrib.evaluation.tracing.profiles import ALL_NEURONS, REFINED, SCORES, SUPPRESSED
 from kn_attrib.evaluation.tracing.roles import ROLES
 from kn_attrib.evaluation.tracing.trace_rows import INDIRECT, TRACING, TraceRows
@@ -35,7 +37,7 @@ class Pair:
     over_layers : correlation of the two mean curves.
     over_facts : correlation of facts' deviations from these (`of_deviations`).
     traced_peak, peak : layers in which the mean curves are highest.
-    n : facts.
+    sample : facts and relations.
     """
 
     role: str
@@ -45,7 +47,7 @@ class Pair:
     over_facts: Correlation
     traced_peak: int
     peak: int
-    n: int
+    sample: Sample
 
     @property
     def name(self) -> str:
@@ -80,7 +82,7 @@ def _pair(role: str, method: str, metric: str, effects: pd.DataFrame, other: pd.
         of_deviations(first, second, relations, seed),
         int(np.argmax(weights @ first)),
         int(np.argmax(weights @ second)),
-        len(first),
+        Sample.of(relations),
     )
 
 
@@ -95,25 +97,30 @@ def answer_of(result: TraceRows) -> Answer | None:
         return None
     above = [c.low > 0 for pair in main for c in (pair.over_layers, pair.over_facts)]
     verdict = "yes" if all(above) else "mixed" if any(above) else "no"
+    sample = main[0].sample
+    if not sample.enough:
+        verdict = "unknown"
     said = "; ".join(
         f"at the {ROLES[pair.role]} its feed-forward effects peak in layer {pair.traced_peak}, what suppression of a "
         f"layer's neurons costs in layer {pair.peak}, and they correlate {number(pair.over_layers)} over layers and "
         f"{number(pair.over_facts)} over facts"
         for pair in main
     )
-    lead = {"yes": "Yes", "mixed": "In part", "no": "It is not shown to"}[verdict]
-    n = main[0].n
-    text = f"{lead} (n = {n}): {said}.{_best(result)}"
-    short = f"{lead}: {'; '.join(f'{ROLES[p.role]} {number(p.over_layers)} over layers' for p in main)}."
+    lead = {"yes": "Yes", "mixed": "In part", "no": "It is not shown to", "unknown": "Not known"}[verdict]
+    text = f"{lead} ({sample}): {said}.{_best(result)}"
+    over_layers = "; ".join(f"{ROLES[p.role]} {number(p.over_layers)} over layers" for p in main)
+    short = f"{lead}: {over_layers} ({sample})." if sample.enough else f"{lead}: {sample.too_few}; {over_layers}."
     return Answer(QUESTION, text, verdict, short)
 
 
 def _best(result: TraceRows) -> str:
-    """Which method's layers tracing at the answer position is most like."""
+    """Which method's layers tracing at the answer position is most like; nothing of too few facts."""
     scored = [p for p in pairs(result) if p.metric == SCORES and p.role == "answer" and not np.isnan(p.over_layers[0])]
     if not scored:
         return ""
     best = max(scored, key=lambda pair: pair.over_layers.value)
+    if not best.sample.enough:
+        return ""
     if not best.over_layers.low > 0:
         return " No method's scores are shown to be laid out over the layers as tracing's effects are."
     return (
@@ -130,4 +137,4 @@ def number(found: Correlation) -> str:
     """
     if np.isnan(found.value):
         return "r not defined"
-    return f"r = {found.value:.2f} [{found.low:.2f}, {found.high:.2f}]".replace("-", "−")
+    return f"r = {with_interval(*found, digits=2, marks=(0.0,))}"

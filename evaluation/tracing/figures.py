@@ -34,6 +34,8 @@ KIND_NAMES = {
 IN_A_ROW = 3
 """Panels side by side."""
 ROLE_COLOURS = dict(zip(ROLES, [sns.color_palette("colorblind")[i] for i in (7, 1, 2, 3, 4, 8, 0)], strict=True))
+ROLE_STYLES = {"last_subject": "--", "answer": ":"}
+"""A token may have two roles: the line drawn over the other's is broken, so that both are seen."""
 INTERVALS = "95 % bootstrap intervals over relations, then facts"
 
 
@@ -77,7 +79,7 @@ def effects_by_role(result: TraceRows, kind: str, axes: Axes) -> None:
         part = effects[effects.role == role].sort_values("layer")
         # In causal models nothing left of the subject is corrupted.
         if len(part) and (part["mean"] != 0).any():
-            axes.plot(part.layer, 100 * part["mean"], color=colour, label=f"{ROLES[role]}")
+            axes.plot(part.layer, 100 * part["mean"], ROLE_STYLES.get(role, "-"), color=colour, label=ROLES[role])
             axes.fill_between(part.layer, 100 * part.low, 100 * part.high, color=colour, alpha=0.2, linewidth=0)
     axes.axhline(0, color="0.2", linewidth=0.8)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

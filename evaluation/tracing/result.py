@@ -14,7 +14,7 @@ from kn_attrib.evaluation.records.style import Panels, canvas_for
 from kn_attrib.evaluation.report.answer import Answer
 from kn_attrib.evaluation.tracing.answer import answer_of
 from kn_attrib.evaluation.tracing.figures import effects_by_role, heat_map, kinds_panels, trace_figures
-from kn_attrib.evaluation.tracing.tables import peaks, trace_tables
+from kn_attrib.evaluation.tracing.tables import peaks, tables_on_page
 from kn_attrib.evaluation.tracing.trace_rows import TraceRows
 
 
@@ -77,4 +77,4 @@ class Trace(TraceRows):
         figures = trace_figures(self)
         save_figures({name: each.figure for name, each in figures.items()}, folder / "figures")
         title = f"Causal tracing of {self.manifest['model']['name']}"
-        return write_page(folder / "report.html", title, trace_tables(self), figures, self.manifest)
+        return write_page(folder / "report.html", title, tables_on_page(self), figures, self.manifest, self.answer())

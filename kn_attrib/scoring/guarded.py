@@ -22,7 +22,7 @@ PACKAGE = __name__.split(".", 1)[0]
 
 
 class MethodWarning(UserWarning):
-    """A scoring method left something behind; it has been put back."""
+    """A scoring method left something behind, which has been put back; or its scores tell nothing."""
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -22,6 +23,7 @@ from kn_attrib.evaluation.records.style import Canvas, figure_of
 from kn_attrib.evaluation.report.bars import bars
 from kn_attrib.evaluation.report.figures import FIGURES
 from small_results import small_benchmark, small_comparison, small_deletion, small_grid, small_injection
+from synthetic_comparison import BASE, synthetic
 
 KINDS = ("suppress", "amplify", *FIGURES)
 PANELS = {"grid": 2, "inj": 1, "del": 2, "planted": 1, **dict.fromkeys(KINDS, 1)}
@@ -151,3 +153,17 @@ def test_reports_open_no_figure_and_are_the_same_every_time(comparison: Comparis
     assert pages[0] == pages[1]
     assert len(pages[0]) == 1 + 2 * len(KINDS)
     assert len(plt.get_fignums()) == 1
+
+
+def test_titles_fit_into_the_axes_of_a_caller(comparison: Comparison) -> None:
+    made_up = synthetic(BASE)
+    parts = [made_up.rows.assign(selection=made_up.rows.selection.replace("k=5", f"k={k}")) for k in (1, 5, 10, 20, 50)]
+    many = replace(made_up, rows=pd.concat(parts).drop_duplicates(ignore_index=True))
+    for of, kind in [(many, "specificity"), *((comparison, kind) for kind in KINDS)]:
+        figure, axes = plt.subplots()
+        of.plot(kind, ax=axes)
+        figure.canvas.draw()
+        title = axes.title.get_window_extent()
+        assert title.x0 >= 0, kind
+        assert title.x1 <= figure.bbox.width, kind
+        plt.close(figure)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kn_attrib import Batch, Comparison, FactSet, NeuronModel, Scorer, compare
 from kn_attrib.errors import MethodError
+from kn_attrib.evaluation import answers
 from kn_attrib.scoring.guarded import MethodWarning
 
 ASKED: dict[str, Any] = {"keep": ("unknown",), "budgets": (3,), "dropout": (), "progress": False}
@@ -43,6 +44,16 @@ class Exiting(Scorer):
         return model.record(batch)
 
 
+@dataclass(frozen=True)
+class Constant(Scorer):
+    """Tells no neuron from any other."""
+
+    value: float = 0.0
+
+    def score(self, model: NeuronModel, batch: Batch) -> Tensor:
+        return torch.full_like(model.record(batch), self.value)
+
+
 @pytest.fixture(scope="module")
 def model(session_load_tiny: Callable[..., NeuronModel]) -> NeuronModel:
     return session_load_tiny("masked", "float32")
@@ -70,3 +81,19 @@ def test_others_rows_are_the_same_and_the_manifest_says_what_was_put_back(
 def test_a_method_that_exits_is_an_error_that_names_it(model: NeuronModel, module_facts: FactSet) -> None:
     with pytest.raises(MethodError, match=r"method 'Exiting' .* asked the program to exit \(0\)"):
         compare(model, module_facts, [Exiting(), *OTHERS], **ASKED)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_method_that_tells_no_neurons_apart_is_named_once(
+    model: NeuronModel, module_facts: FactSet, recwarn: pytest.WarningsRecorder, value: float
+) -> None:
+    found = compare(model, module_facts, [Constant(value), "random", "greedy_ablation"], **ASKED)
+    (label, *_) = found.methods
+    (warned,) = recwarn.list
+    assert issubclass(warned.category, MethodWarning)
+    assert str(warned.message) == (
+        f"{label} gave the same score to every neuron for all 4 facts: nothing can be told from its ranking."
+    )
+    assert not any("nan" in each.answer + each.short for each in answers(found))
+    found.leaderboard()
+    assert len(recwarn.list) == 1

@@ -18,7 +18,7 @@ from kn_attrib import Comparison, Fact, FactSet, NeuronModel, load_model
 from kn_attrib.evaluation import answers, compare
 from kn_attrib.evaluation.report.figures import plane
 
-FACTS, RELATIONS, NEURONS = 16, 4, 24
+FACTS, RELATIONS, NEURONS = 16, 5, 24
 OPENINGS = ("a", "b", "c", "d")
 WRONG = 2 * FACTS
 Kind = Literal["specific", "general"]
@@ -89,7 +89,7 @@ def test_the_sentences_tell_them_apart(found: tuple[Kind, Comparison]) -> None:
     assert anything_else.verdict == "yes"
     assert "general machinery, not of this fact alone" in anything_else.answer
     assert "(not shown to be more than nothing)" in anything_else.answer
-    assert "0.0 of 4.0 are left: the fact changes by +0.0 %" in anything_else.answer
+    assert "0.0 of 4.0 are left: the fact changes by 0.0 %" in anything_else.answer
     assert "(not shown to be more than of any text)" in blocks.answer
 
 

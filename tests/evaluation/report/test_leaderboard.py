@@ -97,9 +97,8 @@ def test_specificity_is_in_nats_beyond_other_relations(comparison: Comparison) -
 PAGE = """\
 ## m
 
-Silencing all feed-forward neurons at the answer position changes p(answer) by −90.0 % [−90.0, −90.0] (n = 3). These \
-answers need the feed-forward blocks, as any text may: whether single neurons are about a fact, the other questions \
-tell.
+Silencing all feed-forward neurons at the answer position changes p(answer) by −90.0 % [−90.0, −90.0] (n = 3). Whether \
+that is a loss of more than 20%, which any neuron claim takes, is open: too few facts to tell (n = 3 of 2 relations).
 
 | method | s / prompt | forwards / prompt | backwards / prompt | k=5 | k=5 of search |
 |---|---|---|---|---|---|

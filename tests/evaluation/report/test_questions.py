@@ -115,8 +115,9 @@ def test_neurons_that_break_everything_are_not_called_specific() -> None:
 def test_what_is_not_measured_is_not_answered() -> None:
     alone = synthetic({key: value for key, value in BASE.items() if key[0] == "good"})
     found = answers(alone)
-    assert found[0].answer == "One method was run; a comparison takes at least two."
-    assert found[3].answer == "Not measured: add greedy_ablation to the methods."
+    assert found[0].answer == "A comparison takes at least two: add methods, random among them."
+    assert found[3].answer.startswith("To ask, add greedy_ablation to the methods: it silences")
+    assert answers(synthetic({("ablation", "method", "target"): -0.5}))[3].answer.startswith("To ask, add methods that")
     few = {("good", "method", "target"): -0.6, ("poor", "method", "target"): -0.2}
     assert "the subject: no such facts" in answers(synthetic(few))[1].answer
     assert "nothing can be said of whose they are" in answers(synthetic(few))[1].answer

@@ -152,17 +152,15 @@ def test_notebook_html(comparison: Comparison) -> None:
     assert comparison.verdict().split(" (n")[0] in html
 
 
-def test_report_says_when_no_claim_can_be_made(comparison: Comparison) -> None:
+def test_report_says_when_no_claim_can_be_made(comparison: Comparison, tmp_path: Path) -> None:
     rows = comparison.rows.copy()
-    whole = (rows.method == "whole_ffn") & (rows.metric == "relative_change")
-    rows.loc[whole, "value"] = -0.1
-    weak = replace(comparison, rows=rows)
-    assert not weak.claim_possible
-    assert "no neuron claim can be made" in weak.verdict()
-    rows.loc[whole, "value"] = -0.6
-    strong = replace(comparison, rows=rows)
-    assert strong.claim_possible
-    assert "−60.0 % [−60.0, −60.0]" in strong.verdict()
+    rows.loc[(rows.method == "whole_ffn") & (rows.metric == "relative_change"), "value"] = -0.1
+    few = replace(comparison, rows=rows)
+    assert not few.claim_possible
+    assert "changes p(answer) by −10.0 % [−10.0, −10.0] (n = 4)" in few.verdict()
+    assert few.verdict().endswith("is open: too few facts to tell (n = 4 of 1 relation).")
+    page = few.report(tmp_path / "r.html").read_text(encoding="utf-8")
+    assert page.count('data-verdict="unknown"') == 5
 
 
 def test_an_interrupted_report_says_so(comparison: Comparison, tmp_path: Path) -> None:

@@ -16,8 +16,11 @@ from synthetic_comparison import BASE, Effects, synthetic, with_rows
 
 POINTS = r"−?(\d+)\.\d points \[−?\d+\.\d, −?\d+\.\d\]"
 SHARE = r"(\d+) % \[−?\d+, \d+\]"
-CHANGE = r"[+−](\d+)\.\d % \[[+−]\d+\.\d, [+−]\d+\.\d\]"
-NATS = r"[+−]\d\.\d\d \[[+−]\d\.\d\d, [+−]\d\.\d\d\]"
+CHANGE = r"[+−]?(\d+)\.\d+ % \[[+−]?\d+\.\d+, [+−]?\d+\.\d+\]"
+NATS = r"[+−]?\d\.\d+ \[[+−]?\d\.\d+, [+−]?\d\.\d+\]"
+IN = r"n = 48 of 12 relations\)"
+N = rf"\({IN}"
+"""How many facts, and of how many relations; in brackets of its own, and at the end of others."""
 TWO: Effects = {("good", "method", "target"): -0.6, ("poor", "method", "target"): -0.2}
 GOOD: Effects = {key: mean for key, mean in BASE.items() if key[0] == "good"}
 TWINS: Effects = {(name, "method", "target"): -0.6 for name in ("good", "one", "other", "third")}
@@ -41,66 +44,67 @@ def only(*groups: str) -> Effects:
             BASE,
             0,
             "mixed",
-            rf"Partly: good suppresses more than 2 of 3 other methods, by {POINTS} \(ablation\) to {POINTS} \(poor\); "
+            rf"Partly: good suppresses more than 2 of 3 other methods, by {POINTS} \(ablation\) to "
+            rf"{POINTS} \(poor\) {N}; "
             r"it is not told apart from twin\.",
         ),
         (
             BASE | {("twin", "method", "target"): -0.3},
             0,
             "yes",
-            rf"Yes: good suppresses more than all 3 other methods, by {POINTS} \(ablation\) to {POINTS} \(poor\)\.",
+            rf"Yes: good suppresses more than all 3 other methods, by {POINTS} \(ablation\) to {POINTS} \(poor\) {N}\.",
         ),
-        (TWO, 0, "yes", r"Yes: good suppresses more than poor, by (40|39)\.\d points \[\d+\.\d, \d+\.\d\]\."),
+        (TWO, 0, "yes", rf"Yes: good suppresses more than poor, by (40|39)\.\d points \[\d+\.\d, \d+\.\d\] {N}\."),
         (
             TWINS | TWO,
             0,
             "mixed",
-            rf"Partly: \w+ suppresses more than poor, by {POINTS}; it is not told apart from 3 others\.",
+            rf"Partly: \w+ suppresses more than poor, by {POINTS} {N}; it is not told apart from 3 others\.",
         ),
         (
             TWINS,
             0,
             "unknown",
             rf"Not known: \w+ is not told apart from any of the 3 other methods; the largest difference, to \w+, is "
-            rf"{POINTS}\.",
+            rf"{POINTS} {N}\.",
         ),
         (
             {("a", "method", "target"): -0.4, ("b", "method", "target"): -0.4},
             0,
             "unknown",
-            rf"Not known: (a is not told apart from b|b is not told apart from a); the difference is {POINTS}\.",
+            rf"Not known: (a is not told apart from b|b is not told apart from a); the difference is {POINTS} {N}\.",
         ),
         (GOOD, 0, "unknown", r"Not known: one method was run\."),
         (
             BASE,
             1,
             "no",
-            rf"Mostly of the answer word, not of the fact: other facts with the answer word move {SHARE} as much\.",
+            rf"Mostly of the answer word, not of the fact: other facts with the answer word move {SHARE} as much {N}\.",
         ),
         (
             BASE | {("good", "method", "same_relation"): -0.55},
             1,
             "no",
             rf"Mostly of the answer word and the relation, not of the fact: other facts with the answer word move "
-            rf"{SHARE} and those with the relation {SHARE} as much\.",
+            rf"{SHARE} as much {N} and those with the relation move {SHARE} as much {N}\.",
         ),
         (
             BASE | {("good", "method", "same_object"): -0.2},
             1,
             "mixed",
-            rf"Partly of the answer word: other facts with the answer word move {SHARE} as much\.",
+            rf"Partly of the answer word: other facts with the answer word move {SHARE} as much {N}\.",
         ),
         (
             BASE | {("good", "method", "same_object"): -0.05},
             1,
             "yes",
-            rf"Of the fact: other facts move less, most of all those with the answer word: {SHARE}\.",
+            rf"Of the fact: other facts move less, most of all those with the answer word: {SHARE} {N}\.",
         ),
         (
             only("same_relation"),
             1,
             "yes",
-            rf"Of the fact: other facts move less, most of all those with the relation: {SHARE}; no other facts "
+            rf"Of the fact: other facts move less, most of all those with the relation: {SHARE} {N}; no other facts "
             r"have the answer word or the subject\.",
         ),
         (TWO, 1, "unknown", r"Not known: no other facts share anything with it\."),
@@ -108,70 +112,79 @@ def only(*groups: str) -> Effects:
             GOOD | {("good", "method", "target"): 0.1},
             1,
             "unknown",
-            rf"Not known: good's refined neurons are not shown to suppress the fact itself: {CHANGE}\.",
+            rf"Not known: good's refined neurons are not shown to suppress the fact itself: {CHANGE} {N}\.",
         ),
         (
             BASE,
             2,
             "no",
-            rf"No: facts of other relations change by {CHANGE} \(within ±5%\) and the log-probability of plain words "
-            rf"changes by {NATS} nats \(within ±0\.05 nats\)\.",
+            rf"No: facts of other relations change by {CHANGE} \(within ±5%, {IN} and the "
+            rf"log-probability of plain words "
+            rf"changes by {NATS} nats \(within ±0\.05 nats, {IN}\.",
         ),
-        (only("other_relation"), 2, "no", rf"No: facts of other relations change by {CHANGE} \(within ±5%\)\."),
+        (only("other_relation"), 2, "no", rf"No: facts of other relations change by {CHANGE} \(within ±5%, {IN}\."),
         (
             BASE | {("good", "method", "other_relation"): -0.3},
             2,
             "yes",
-            rf"Yes: facts of other relations fall by {SHARE}\.",
+            rf"Yes: facts of other relations fall by {SHARE} {N}\.",
         ),
         (
             BASE | {("good", "method", "other_relation"): 0.3},
             2,
             "mixed",
-            rf"Partly: facts of other relations change by {CHANGE}, more than ±5%\.",
+            rf"Partly: facts of other relations change by {CHANGE}, more than ±5% {N}\.",
         ),
         (
             BASE | {("good", "method", "other_relation"): 0.3, ("good", "method", "plain_text"): -0.05},
             2,
             "mixed",
-            rf"Partly: facts of other relations change by {CHANGE}, more than ±5%; the log-probability of plain words "
-            rf"changes by {NATS} nats, not shown to be within ±0\.05 nats\.",
+            rf"Partly: facts of other relations change by {CHANGE}, more than ±5% {N}; the "
+            rf"log-probability of plain words "
+            rf"changes by {NATS} nats, not shown to be within ±0\.05 nats \(equivalence p = 0\.\d+, {IN}\.",
         ),
         (
             BASE | {("good", "method", "other_relation"): -0.05},
             2,
             "mixed",
-            rf"Not ruled out: facts of other relations change by {CHANGE}, not shown to be within ±5%\.",
+            rf"Not ruled out: facts of other relations change by {CHANGE}, not shown to be within ±5% "
+            rf"\(equivalence p = 0\.\d+, {IN}\.",
         ),
         (TWO, 2, "unknown", r"Not known: neither facts of other relations nor plain words were asked\."),
         (
             BASE,
             3,
             "no",
-            rf"No: good suppresses more than exhaustive search of single neurons, by {POINTS}; greedy direct search "
+            rf"No: good suppresses more than exhaustive search of single neurons, by {POINTS} {N}; "
+            rf"greedy direct search "
             r"was not run\.",
         ),
         (
             BASE | {("greedy_ablation", "method", "target"): -0.9},
             3,
             "yes",
-            rf"Yes: greedy direct search suppresses more than (good|twin), by {POINTS}\.",
+            rf"Yes: greedy direct search suppresses more than (good|twin), by {POINTS} {N}\.",
         ),
         (
             TWO | {("greedy_ablation", "method", "target"): -0.3},
             3,
             "no",
-            rf"No: good suppresses more than greedy direct search, by {POINTS}\.",
+            rf"No: good suppresses more than greedy direct search, by {POINTS} {N}\.",
         ),
         (
             TWO | {("greedy_ablation", "method", "target"): -0.6},
             3,
             "unknown",
-            rf"Not known: good and greedy direct search are not told apart; the difference is {POINTS}\.",
+            rf"Not known: good and greedy direct search are not told apart; the difference is {POINTS} {N}\.",
         ),
-        (TWO, 3, "unknown", r"Not known: not measured: add greedy_ablation to the methods\."),
-        ({("ablation", "method", "target"): -0.5}, 3, "unknown", r"Not known: not measured: only searches were run\."),
-        (BASE, 4, "yes", rf"Enough to ask about neurons: silencing all blocks changes p\(answer\) by {CHANGE}\."),
+        (TWO, 3, "unknown", r"Not known: no direct search was run\."),
+        ({("ablation", "method", "target"): -0.5}, 3, "unknown", r"Not known: only searches were run\."),
+        (
+            BASE,
+            4,
+            "yes",
+            rf"Enough to ask about neurons: silencing all blocks changes p\(answer\) by {CHANGE} {N}\.",
+        ),
     ],
 )
 def test_each_verdict_in_a_line(effects: Effects, question: int, verdict: str, short: str) -> None:
@@ -187,10 +200,10 @@ def test_the_line_says_the_numbers_that_were_put_in() -> None:
     apart = {key: mean for key, mean in BASE.items() if key[0] != "twin"}
     first, second, third, fourth, last = (a.short for a in answers(synthetic(apart, noise=0.0001)))
     assert "by 10.0 points [10.0, 10.0] (ablation) to 40.0 points [40.0, 40.0] (poor)" in first
-    assert "move 83 % [83, 83] as much" in second
-    assert "changes by +0.00 [" in third or "changes by −0.00 [" in third
-    assert "by 10.0 points [10.0, 10.0]; greedy" in fourth
-    assert "by −70.0 % [−70.0, −70.0]." in last
+    assert "move 83 % [83, 83] as much (n = 48 of 12 relations)" in second
+    assert "changes by 0.00 [0.00, 0.00] nats (within" in third
+    assert "by 10.0 points [10.0, 10.0] (n = 48 of 12 relations); greedy" in fourth
+    assert "by −70.0 % [−70.0, −70.0] (n = 48 of 12 relations)." in last
 
 
 def test_what_cannot_be_told_is_not_called_partly() -> None:
@@ -208,7 +221,7 @@ def test_what_cannot_be_told_is_not_called_partly() -> None:
 
 
 @pytest.mark.parametrize(
-    ("others", "words"), [(-0.7, "not shown to be more than facts of other"), (-0.2, ", more than facts of other")]
+    ("others", "words"), [(-0.7, "are not shown to lose less."), (-0.2, "). Facts of other relations lose less.")]
 )
 def test_the_line_on_blocks_holds_them_against_other_facts(others: float, words: str) -> None:
     found = answers(with_rows(synthetic(BASE), ("whole_ffn", "all", "other_relation", others)))[4]
@@ -245,7 +258,7 @@ def test_a_chart_draws_what_its_words_say() -> None:
     panels += panel("Gaps.", numbers[1:], "points")
     answer = Answer("q", "a", "yes", "Yes.", panels)
     assert answer_text(answer) == (
-        "Shares. a <b> +10.0 % [−10.0, +30.0]; c −25.0 % [−50.0, +0.0]. Logs. a <b> +0.10 [−0.10, +0.30] nats. "
+        "Shares. a <b> +10.0 % [−10.0, +30.0]; c −25.0 % [−50.0, 0.0]. Logs. a <b> +0.10 [−0.10, +0.30] nats. "
         "Gaps. c −25.0 points [−50.0, 0.0]."
     )
     figure = figure_of(answer_figure(answer))

@@ -10,10 +10,14 @@ from scipy import stats
 from kn_attrib.errors import ConfigError
 from kn_attrib.evaluation.statistics.means import mean_weights, resampled_weights
 from kn_attrib.evaluation.statistics.significance import (
+    EXACT_UP_TO,
+    can_decide,
     equivalence_test,
     holm,
+    least_p,
     paired_difference,
     relation_means,
+    relations_needed,
     sign_flip_test,
 )
 
@@ -88,3 +92,21 @@ def test_false_positives_are_rare_and_power_is_there() -> None:
 
 def test_relation_means_keep_their_order() -> None:
     assert relation_means(np.array([4.0, 1.0, 2.0]), ["b", "a", "b"]).tolist() == [3.0, 1.0]
+
+
+@pytest.mark.parametrize("comparisons", [1, 2, 5, 30])
+def test_fewer_relations_than_needed_cannot_decide(comparisons: int) -> None:
+    needed = relations_needed(comparisons, 0.05)
+    assert can_decide(needed, comparisons, 0.05)
+    assert not can_decide(needed - 1, comparisons, 0.05)
+    # Differences that are as clear as can be, each in all relations alike.
+    for relations, decided in ((needed, True), (needed - 1, False)):
+        names = [str(r) for r in range(relations)]
+        assert sign_flip_test(np.ones(relations), names) == least_p(relations)
+        clearest = holm([least_p(relations)] * comparisons)
+        assert (min(clearest) <= 0.05) == decided
+
+
+def test_the_least_p_of_sampled_flips_is_that_of_one_in_all() -> None:
+    assert least_p(EXACT_UP_TO + 20) == 1 / 10_001
+    assert sign_flip_test(np.ones(40), [str(r) for r in range(40)]) == least_p(40)

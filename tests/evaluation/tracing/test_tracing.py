@@ -18,7 +18,7 @@ from kn_attrib import FactSet, NeuronModel
 from kn_attrib.cli import app
 from kn_attrib.errors import ConfigError, FactError, KnAttribError, ModelError, StoreError
 from kn_attrib.evaluation import Trace, trace
-from kn_attrib.evaluation.tracing.answer import answer_of, pairs
+from kn_attrib.evaluation.tracing.answer import pairs
 from kn_attrib.evaluation.tracing.roles import roles_of
 from kn_attrib.evaluation.tracing.settings import TracingSettings
 from kn_attrib.evaluation.tracing.trace import Tracing
@@ -131,27 +131,6 @@ def test_masked_models_and_other_corruptions(session_load_tiny: Load, module_fac
     assert set(found.prompts.samples) == {3}
     assert found.answer() is None
     assert {pair.metric for pair in pairs(found)} == set()
-
-
-def test_the_answer_weighs_four_correlations(found: Trace) -> None:
-    answer = found.answer()
-    assert answer is not None
-    main = [pair for pair in pairs(found) if pair.method == "all neurons"]
-    above = [c.low > 0 for pair in main for c in (pair.over_layers, pair.over_facts)]
-    assert answer.verdict == ("yes" if all(above) else "mixed" if any(above) else "no")
-    assert "n = 4" in answer.answer
-    assert len(pairs(found)) == 2 * (1 + 3 * len(METHODS))
-    # Neurons that are what tracing says: the answer is yes.
-    rows = found.rows.copy()
-    traced = rows[(rows.method == "tracing") & (rows.kind == "ffn")]
-    like = traced[traced.role == "answer"].set_index(["fact", "layer"]).value
-    for changed in (rows.kind.eq("ffn") & rows.role.eq("last_subject"), rows.method.eq("all neurons")):
-        at = pd.MultiIndex.from_frame(rows.loc[changed, ["fact", "layer"]])
-        rows.loc[changed, "value"] = like.reindex(at).to_numpy()
-    yes = answer_of(replace(found, rows=rows))
-    assert yes is not None
-    assert yes.verdict == "yes"
-    assert "r = 1.00 [1.00, 1.00]" in yes.answer
 
 
 def test_texts_and_facts_that_cannot_be_traced_are_counted_and_named(model: NeuronModel, module_facts: FactSet) -> None:
