@@ -28,6 +28,8 @@ METHODS = (
     f"Methods separated by commas: name, name:preset or name(param=value), with {OTHER_UNITS} (such as @pca(k=8)) to "
     "score these instead of neurons; 'all' stands for all that score neurons."
 )
+THRESHOLD = "Of the refinement, in place of the preset's; default: the preset's, or each method's own."
+SHARE = "Of the prompts, in the refinement, in place of the preset's; default: the preset's, or 0.7."
 INTERVENTIONS = f"Some of {', '.join(BASIC)}, each also as NAME{EVERYWHERE} (commas)."
 GRID = (
     "A factor and its levels: METHOD.PARAM=a,b,c or SETTING=a,b,c (threshold, share, refinement, factor, max_prompts, "
@@ -47,14 +49,8 @@ def command(
     max_prompts: Annotated[int, typer.Option(help="Most attribution prompts per fact; 0 for all.", min=0)] = 0,
     budgets: Annotated[str, typer.Option(help="Numbers of neurons for the equal-budget comparison.")] = "1,5,10,20",
     refinement: Annotated[str, typer.Option(help="Preset of the refinement: dai2022 or eleuther.")] = "",
-    threshold: Annotated[
-        float | None,
-        typer.Option(help="Of the refinement, in place of the preset's; default: the preset's or each method's own."),
-    ] = None,
-    share: Annotated[
-        float | None,
-        typer.Option(help="Of the prompts, in the refinement, in place of the preset's; default: its, or 0.7."),
-    ] = None,
+    threshold: Annotated[float | None, typer.Option(help=THRESHOLD)] = None,
+    share: Annotated[float | None, typer.Option(help=SHARE)] = None,
     interventions: Annotated[str, typer.Option(help=INTERVENTIONS)] = "suppress,amplify",
     factor: Annotated[float, typer.Option(help="Factor of the amplification.")] = 2.0,
     control_facts: Annotated[int, typer.Option(help="Most facts in each control group.", min=0)] = 5,

@@ -10,7 +10,7 @@ from transformers.utils import logging
 
 
 def _no_bar(_: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return logging.EmptyTqdm(*args, **kwargs)  # type: ignore[no-untyped-call]
+    return logging.EmptyTqdm(*args, **kwargs)
 
 
 @contextmanager
