@@ -188,6 +188,7 @@ def test_settings_become_options_of_their_kind(tmp_path: Path) -> None:
         "limit": 34,
         "max_prompts": 0,
         "seed": 0,
+        "fact": "",
     }
     assert own["shares"].name == "share"
     assert own["shares"].value("0.1, 1") == (0.1, 1.0)
