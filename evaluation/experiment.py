@@ -70,7 +70,7 @@ class ExperimentSettings:
     Parameters
     ----------
     limit : most facts, taken from the relations in turn.
-    fact : the id of the only fact to take, in place of ``limit``; all others serve where a fact is compared with others.
+    fact : id of the only fact to take, in place of ``limit``; the others serve where it is compared with others.
     max_prompts : most attribution prompts per fact.
     known_share : a fact is known if its answer is on top in at least this share of its prompts.
     seed : of everything random.

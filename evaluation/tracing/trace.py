@@ -95,7 +95,7 @@ def trace(
         all subjects that are traced.
     samples : corrupted runs of a prompt, each with a draw of its own (``"replace"``: at most so many other subjects).
     k : neurons of each layer that are suppressed, the highest of each method, for comparison.
-    limit, fact, known_share : as in `ExperimentSettings`; unless ``known_share`` is 0, prompts that are answered wrongly are
+    limit, fact, known_share : as in `ExperimentSettings`; unless ``known_share`` is 0, prompts answered wrongly are
         left out.
     max_prompts : most prompts per fact.
     contrast_facts : other facts of the relation, for methods that compare facts with one another.
