@@ -32,6 +32,7 @@ from kn_attrib.facts.facts import Fact
 from kn_attrib.facts.loading import load_facts
 from kn_attrib.facts.prompts import Prompt
 from kn_attrib.models.cost import cost_text, spending
+from kn_attrib.models.given import check_model
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.models.torch_defaults import torch_defaults
 from kn_attrib.randomness import checked_seed
@@ -69,6 +70,7 @@ class ExperimentSettings:
     Parameters
     ----------
     limit : most facts, taken from the relations in turn.
+    fact : id of the only fact to take, in place of ``limit``; the others serve where it is compared with others.
     max_prompts : most attribution prompts per fact.
     known_share : a fact is known if its answer is on top in at least this share of its prompts.
     seed : of everything random.
@@ -78,6 +80,7 @@ class ExperimentSettings:
     max_prompts: Annotated[int | None, Option("Most prompts per fact; 0 for all.", least=0)] = None
     known_share: float = 0.5
     seed: Annotated[int, Option("Seed of everything random.")] = 0
+    fact: Annotated[str, Option("Only the fact with this id, e.g. capital:France; others serve as others.")] = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", checked_seed(self.seed))
@@ -114,6 +117,7 @@ class Experiment(ABC, Generic[S, U, R]):
     ------
     ConfigError : a setting is out of range, there is no method, two are the same, or one scores other units.
     MethodError : a method is unknown.
+    FactError : there is no fact of the id that is asked for.
     StoreError : the folder holds something else.
     """
 
@@ -130,14 +134,17 @@ class Experiment(ABC, Generic[S, U, R]):
         overwrite: bool = False,
         progress: bool = True,
     ) -> None:
+        check_model(model)
         check_kinds(settings)
         settings.check(model)
         self.model = model
         self.facts = load_facts(facts)
+        if settings.fact:
+            _ = self.facts[settings.fact]  # an unknown one is said before anything is computed
         self.scorers = scorers_of(methods)
         self.settings = settings
         self.progress = progress
-        self.journal = open_folder(folder, overwrite)
+        self.journal = open_folder(folder, overwrite, self._identity)
         self.selection = Selection(())
         self._spent: dict[str, dict[str, float]] = {}
 
@@ -180,14 +187,27 @@ class Experiment(ABC, Generic[S, U, R]):
     def select(self) -> Selection:
         """Ask the model for all facts."""
         s = self.settings
-        return select_facts(self.model, self.facts, limit=s.limit, max_prompts=s.max_prompts, known_share=s.known_share)
+        return select_facts(
+            self.model,
+            self.facts,
+            limit=s.limit,
+            max_prompts=s.max_prompts,
+            known_share=s.known_share,
+            only=s.fact,
+        )
 
     @torch_defaults()
     def run(self) -> R:
         """Measure unit after unit; those that an earlier run has finished are read from its folder."""
-        started = time.perf_counter()
+        self.journal.open(self._identity())
+        with self.journal.kept():
+            return self._run(time.perf_counter())
+
+    def _identity(self) -> dict[str, Any]:
         methods = {label: Method(scorer) for label, scorer in self.scorers.items()}
-        self.journal.open(identity_of(self.model, self.facts, asdict(self.settings), methods, experiment=self.name))
+        return identity_of(self.model, self.facts, asdict(self.settings), methods, experiment=self.name)
+
+    def _run(self, started: float) -> R:
         self.selection = self.select()
         rows: Rows = defaultdict(list)
         cost: dict[str, dict[str, float]] = {}
@@ -223,6 +243,7 @@ class Experiment(ABC, Generic[S, U, R]):
             self.facts,
             started,
             experiment=self.name,
+            identity=self.journal.identity,
             columns=list(self.columns),
             settings=jsonable(asdict(self.settings)),
             methods=methods_of(self.scorers, cost),

@@ -59,6 +59,10 @@ __all__ = [
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
+def __dir__() -> list[str]:
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})
+
+
 def __getattr__(name: str) -> Any:
     # The evaluation depends on this package, never the other way round; the public names are looked up when used.
     if name in ("compare", "Comparison"):

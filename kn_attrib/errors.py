@@ -46,6 +46,10 @@ class MethodError(KnAttribError, ValueError):
     """A scoring method is unknown, wrongly parametrised, or returned something unusable."""
 
 
+class UnknownMethodError(MethodError):
+    """No scoring method of that name is registered."""
+
+
 class NeuronError(KnAttribError, ValueError):
     """A neuron, neuron set or budget does not fit the model."""
 

@@ -286,7 +286,7 @@ def of_protocols(w: World) -> dict[str, Case]:
     shared: dict[str, Any] = {"model": w.bert, "facts": w.facts, "methods": ["activation"], "limit": 2}
     other = {
         "facts": w.facts[4:], "methods": ["random"], "limit": 1, "max_prompts": 1, "known_share": 1.0, "seed": 1,
-        "folder": w.new("run"), "overwrite": True, "progress": True,
+        "folder": w.new("run"), "overwrite": True, "progress": True, "fact": w.facts[5].id,
     }  # fmt: skip
     beside: dict[str, dict[str, Any]] = {"overwrite": {"folder": finished}}
     return {

@@ -31,7 +31,7 @@ def of_firing(w: World) -> dict[str, Case]:
             {
                 "facts": w.facts[1:3], "methods": ["random"], "texts": "", "texts_per_group": 1, "words": 2,
                 "reference": 4, "budget": 3, "limit": 1, "max_prompts": 1, "known_share": 1.01, "seed": 1,
-                "folder": w.new("firing"), "overwrite": True, "progress": True,
+                "fact": w.facts[2].id, "folder": w.new("firing"), "overwrite": True, "progress": True,
             },
             {"overwrite": {"folder": w.saved(result, "finished")}},
         ),

@@ -39,6 +39,7 @@ def of_reading(w: World) -> dict[str, Case]:
             {
                 "facts": w.facts[1:3], "methods": ["random"], "corpus": "", "max_tokens": 4, "contexts": "prefixes",
                 "top": 3, "budget": 3, "neurons": "L0:1", "limit": 1, "max_prompts": 1, "known_share": 1.01, "seed": 1,
+                "fact": w.facts[2].id,
                 "folder": w.new("reading"), "overwrite": True, "progress": True,
             },
             {"overwrite": {"folder": w.saved(result, "finished")}},
@@ -98,6 +99,6 @@ def of_experiments(w: World) -> dict[str, Case]:
         ),
         "ExperimentSettings": Case(
             lambda **given: dataclasses.asdict(ExperimentSettings(**given)), {},
-            {"limit": 1, "max_prompts": 1, "known_share": 1.0, "seed": 1},
+            {"limit": 1, "max_prompts": 1, "known_share": 1.0, "seed": 1, "fact": "a"},
         ),
     }  # fmt: skip

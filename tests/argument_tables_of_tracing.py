@@ -29,7 +29,7 @@ def of_tracing(w: World) -> dict[str, Case]:
                 "facts": w.facts[1:4], "methods": ["random"], "kinds": ("ffn",), "severed": ("ffn",), "window": 1,
                 "corruption": "uniform", "noise": 1.0, "samples": 3, "k": 3, "limit": 1, "max_prompts": 2,
                 "known_share": 1.01, "contrast_facts": 1, "seed": 1, "folder": w.new("trace"), "overwrite": True,
-                "progress": True,
+                "progress": True, "fact": w.facts[3].id,
             },
             {"overwrite": {"folder": w.saved(result, "finished")}, "contrast_facts": {"methods": [CONTRASTING]}},
         ),

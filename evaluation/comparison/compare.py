@@ -13,6 +13,7 @@ from kn_attrib.evaluation.report.comparison import Comparison
 from kn_attrib.evaluation.vocabulary import CONTROLS
 from kn_attrib.facts.facts import Fact
 from kn_attrib.facts.loading import load_facts
+from kn_attrib.models.given import check_model
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.models.torch_defaults import torch_defaults
 from kn_attrib.randomness import checked_seed
@@ -113,6 +114,7 @@ def compare(
     FactError : no fact can be judged (the reasons are counted).
     ComparisonInterrupted : on Ctrl-C, holding what was finished.
     """
+    check_model(model)
     settings = Settings(
         budgets=listed("budgets", budgets),
         refinement=refinement,
@@ -141,8 +143,9 @@ def compare(
             f"curves are of methods that score neurons, and {', '.join(asked)} score other units; name one that scores "
             "neurons too, or leave curves out."
         )
-    journal = open_folder(folder, overwrite)
-    return _executed(Run(model, load_facts(facts), asked, settings, progress, journal))
+    run = Run(model, load_facts(facts), asked, settings, progress)
+    run.journal = open_folder(folder, overwrite, run.identity)
+    return _executed(run)
 
 
 def _executed(run: Run) -> Comparison:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from kn_attrib.evaluation.report.comparison import Comparison
 from kn_attrib.evaluation.report.grid import GRID, Grid
 from kn_attrib.facts.facts import Fact, FactSet
 from kn_attrib.facts.loading import load_facts
+from kn_attrib.models.given import check_model
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.models.torch_defaults import torch_defaults
 from kn_attrib.randomness import checked_seed
@@ -105,6 +107,7 @@ def compare_grid(
     MethodError : a parameter that the method does not have.
     StoreError : the folder holds something else, such as a grid with other settings (unless ``overwrite``).
     """
+    check_model(model)
     names = [factor.name for factor in factors]
     if len(set(names)) < len(names) or not names:
         raise ConfigError(f"grid factors are {names}; expected different ones, at least one.")
@@ -119,12 +122,13 @@ def compare_grid(
     identity = _identity(model, given, methods, factors, settings)
     journal = _opened(folder, overwrite, identity)
     rows, manifests = [], []
-    for combination in itertools.product(*(factor.levels for factor in factors)):
-        levels = dict(zip(names, combination, strict=True))
-        found = _combination(model, given, methods, levels, folder, progress, settings)
-        named = {name: str(level) for name, level in levels.items()}
-        rows.append(found.rows.assign(**named))
-        manifests.append({"levels": named, "manifest": found.manifest})
+    with _kept(journal):
+        for combination in itertools.product(*(factor.levels for factor in factors)):
+            levels = dict(zip(names, combination, strict=True))
+            found = _combination(model, given, methods, levels, folder, progress, settings)
+            named = {name: str(level) for name, level in levels.items()}
+            rows.append(found.rows.assign(**named))
+            manifests.append({"levels": named, "manifest": found.manifest})
     manifest = {
         "factors": {f.name: list(f.levels) for f in factors},
         "methods": labels,
@@ -175,6 +179,19 @@ def _opened(folder: str | Path | None, overwrite: bool, identity: Mapping[str, A
     journal = Journal(place) if finished else open_folder(place, overwrite)
     journal.open(identity)
     return journal
+
+
+@contextmanager
+def _kept(journal: Journal) -> Iterator[None]:
+    """As `Journal.kept`; what is finished of a grid is in the folders of its combinations."""
+    try:
+        yield
+    except Exception:
+        made = None if journal.folder is None else journal.folder / COMBINATIONS
+        if made is not None and not any(path.is_file() for path in made.rglob("*")):
+            shutil.rmtree(made, ignore_errors=True)
+            journal.close()
+        raise
 
 
 def _label(method: str) -> str:

@@ -78,8 +78,15 @@ class Run:
 
     def execute(self) -> Comparison:
         """Run both stages; see `compare`."""
-        started = time.perf_counter()
-        self.journal.open(identity_of(self.model, self.facts, asdict(self.settings), self.asked))
+        self.journal.open(self.identity())
+        with self.journal.kept():
+            return self._execute(time.perf_counter())
+
+    def identity(self) -> dict[str, Any]:
+        """What the results depend on."""
+        return identity_of(self.model, self.facts, asdict(self.settings), self.asked)
+
+    def _execute(self, started: float) -> Comparison:
         selection = self._select()
         views = Views(self._evaluator(), selection, self._contrast(selection))
         scored: dict[str, MethodScores] = {}
@@ -237,7 +244,13 @@ class Run:
         methods = [self._describe(label, scored[label]) for label in self.asked if label in finished]
         units = {method["method"]: method["units"] for method in methods}
         manifest = manifest_of(
-            self.model, self.facts, started, complete=complete, settings=asdict(self.settings), methods=methods
+            self.model,
+            self.facts,
+            started,
+            complete=complete,
+            identity=self.journal.identity,
+            settings=asdict(self.settings),
+            methods=methods,
         )
         manifest["facts"]["left_out_texts"] = causes([s for c in selection.candidates for s in c.skipped])
         return Comparison(

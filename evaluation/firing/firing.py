@@ -80,6 +80,7 @@ def prompt_types(
     max_prompts: int | None = None,
     known_share: float = 0.5,
     seed: int = 0,
+    fact: str = "",
     folder: str | Path | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -107,7 +108,7 @@ def prompt_types(
     words : most words on either side of the hidden one (unconfounded design).
     reference : random texts of which ``μ`` and ``σ`` are taken.
     budget : neurons of each fact by each method, those with the highest mean score over its own prompts.
-    limit, max_prompts, known_share : as in `ExperimentSettings`.
+    limit, fact, max_prompts, known_share : as in `ExperimentSettings`.
     seed : of hidden words, drawn texts and bootstrap.
 
     Raises
@@ -122,6 +123,7 @@ def prompt_types(
     """
     settings = PromptTypesSettings(
         limit=limit,
+        fact=fact,
         max_prompts=max_prompts,
         known_share=known_share,
         seed=seed,

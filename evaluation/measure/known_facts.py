@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +18,19 @@ from kn_attrib.facts.prompts import Prompt, Skipped, Split, Text, by_text, left_
 from kn_attrib.facts.repeats import REPEATS
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.scoring.score import SkippedPromptWarning
+
+NO_HELD_OUT = "without held-out text"
+DO = {
+    USED: "known, with texts on both sides",
+    NO_HELD_OUT: "without held-out text (add 'held_out': sentences to judge on, other than the prompts)",
+    "unusable": "without a prompt or without a held-out text that this model can be asked (kn-attrib facts --model says"
+    " why)",
+    "unknown": "unknown: the model's first choice is another word in too many prompts (see kn-attrib facts --model)",
+    "ambiguous": "ambiguous: several answers are right (leave the alternatives out, or keep 'ambiguous' facts)",
+    "leaking": "leaking: the answer is inside the subject (take other subjects, or keep 'leaking' facts)",
+    "limit": "known and not asked for",
+}
+"""What is said of facts in an error, by their status (facts that never had a held-out text by a cause of their own)."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +55,10 @@ class Candidate:
     status: str
 
 
+def _cause(candidate: Candidate) -> str:
+    return NO_HELD_OUT if candidate.status == "unusable" and not candidate.fact.held_out else candidate.status
+
+
 def queries_of(facts: Iterable[Candidate]) -> list[Prompt]:
     """The attribution queries of some facts."""
     return [query for c in facts for text in c.prompts for query in text.queries]
@@ -54,14 +71,21 @@ class Selection:
     Attributes
     ----------
     candidates : every fact, in order.
+    only : id of the only fact that was asked for, if it was one.
     """
 
     candidates: tuple[Candidate, ...]
+    only: str = ""
 
     @property
     def targets(self) -> tuple[Candidate, ...]:
         """Facts that are scored and intervened on."""
         return tuple(c for c in self.candidates if c.status == USED)
+
+    @property
+    def asked(self) -> tuple[Candidate, ...]:
+        """The one fact that was asked for, or all."""
+        return tuple(c for c in self.candidates if self.only in ("", c.fact.id))
 
     @property
     def pool(self) -> tuple[Candidate, ...]:
@@ -95,10 +119,11 @@ class Selection:
         return frame
 
     def no_facts(self, message: str) -> FactError:
-        """The error for a run that is left without a fact: how many were left out for what, and the first reason."""
-        counts = pd.Series([c.status for c in self.candidates]).value_counts().to_dict()
-        reason = next((c.skipped[0].reason for c in self.candidates if c.skipped), "")
-        return FactError(f"{message}: {counts}. {reason}".strip())
+        """The error for a run that is left without a fact: how many are what, what to do, and the first reason."""
+        counts = Counter(map(_cause, self.asked))
+        said = "; ".join(f"{n} {DO[cause]}" for cause, n in counts.items()) or "there are none"
+        reason = next((f" The first text left out: {c.skipped[0].reason}" for c in self.asked if c.skipped), "")
+        return FactError(f"{message}: {said}.{reason}")
 
 
 def select_facts(
@@ -109,6 +134,7 @@ def select_facts(
     max_prompts: int | None = None,
     known_share: float = 0.5,
     keep: Sequence[str] = (),
+    only: str = "",
     max_rows: int = 256,
     progress: Callable[[int], object] | None = None,
 ) -> Selection:
@@ -121,6 +147,7 @@ def select_facts(
     known_share : a fact is known if its answer is the most likely token (each of its tokens, given the gold ones before
         it) in at least this share of its attribution prompts; held-out prompts have no say, so that evaluation is not
         selected on.
+    only : id of the only target, in place of ``limit``; the other facts are as those beyond a limit.
     keep : reasons (``"unknown"``, ``"ambiguous"``, ``"leaking"``) that shall not exclude a fact.
 
     Raises
@@ -153,11 +180,11 @@ def select_facts(
             status=_status(fact, bool(own and judged), correct >= known_share, keep),
         )
         candidates.append(candidate)
-    limited = _limited(candidates, limit)
+    limited = _limited(candidates, limit, only)
     # Asked of the facts that are judged alone: with many facts the others would take longer than everything else.
     used = {c.fact.id: list(c.held_out) for c in limited if c.status == USED}
     p_held_out = {fact: p for fact, (p, _) in _ask(model, used, max_rows, progress).items()}
-    return Selection(tuple(replace(c, p_held_out=p_held_out.get(c.fact.id, np.nan)) for c in limited))
+    return Selection(tuple(replace(c, p_held_out=p_held_out.get(c.fact.id, np.nan)) for c in limited), only)
 
 
 def _encode(
@@ -216,11 +243,11 @@ def _status(fact: Fact, usable: bool, known: bool, keep: Sequence[str]) -> str:
     return next((reason for reason, holds in reasons.items() if holds and reason not in keep), USED)
 
 
-def _limited(candidates: list[Candidate], limit: int | None) -> tuple[Candidate, ...]:
+def _limited(candidates: list[Candidate], limit: int | None, only: str) -> tuple[Candidate, ...]:
     used = FactSet(tuple(c.fact for c in candidates if c.status == USED))
-    if limit is None or len(used) <= limit:
+    if not only and (limit is None or len(used) <= limit):
         return tuple(candidates)
-    chosen = {fact.id for fact in used.spread(limit)}
+    chosen = {only} if only else {fact.id for fact in used.spread(limit or len(used))}
     beyond = [c for c in candidates if c.status == USED and c.fact.id not in chosen]
     replaced = {c.fact.id: replace(c, status="limit") for c in beyond}
     return tuple(replaced.get(c.fact.id, c) for c in candidates)

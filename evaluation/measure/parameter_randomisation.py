@@ -14,6 +14,7 @@ from torch import nn
 
 from kn_attrib.facts.facts import Fact
 from kn_attrib.models.anatomy import find_blocks
+from kn_attrib.models.given import check_model
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.models.torch_defaults import torch_defaults
 from kn_attrib.randomness import checked_seed
@@ -68,6 +69,7 @@ def parameter_randomisation(
     ---------
     Adebayo et al. 2018, *Sanity Checks for Saliency Maps*.
     """
+    check_model(model)
     before = score(model, facts, method, **options)
     rows = []
     for count in range(1, model.n_layers + 1):

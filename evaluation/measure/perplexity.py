@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kn_attrib.errors import ConfigError, PromptError
+from kn_attrib.models.given import check_model
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.models.passes import arguments
 from kn_attrib.models.torch_defaults import torch_defaults
@@ -36,6 +37,7 @@ def perplexity(model: NeuronModel, texts: Sequence[str]) -> float:
     ConfigError : there is no text, or the model is an encoder-decoder.
     PromptError : a text has fewer than two tokens, or more than the model reads.
     """
+    check_model(model)
     if model.kind == "encoder-decoder":
         raise ConfigError("perplexity is of one stack's text; expected a masked or a causal model.")
     encoded = [_ids(model, text) for text in texts]

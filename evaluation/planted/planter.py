@@ -17,6 +17,7 @@ from kn_attrib.evaluation.planted.training import Training
 from kn_attrib.facts.facts import Fact
 from kn_attrib.facts.prompts import Prompt
 from kn_attrib.interventions.silent_sets import values_of_sets
+from kn_attrib.models.given import check_model
 from kn_attrib.models.neuron_model import NeuronModel, check_neurons
 from kn_attrib.models.torch_defaults import torch_defaults
 from kn_attrib.neurons import NeuronSet
@@ -54,6 +55,7 @@ def plant(
     FactError : the fact has no held-out text, or there are no others.
     ModelError : the model's feed-forward blocks are of a kind that cannot be written to.
     """
+    check_model(model)
     how = recipe or Recipe()
     if how.mislead != Recipe.mislead:
         raise ConfigError(

@@ -125,6 +125,7 @@ def run_deletion(
     max_prompts: int | None = None,
     known_share: float = 0.5,
     seed: int = 0,
+    fact: str = "",
     folder: str | Path | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -147,7 +148,7 @@ def run_deletion(
         the language of the shipped models. Real models should be given text of their own. Encoder-decoders have none.
     sentences : most sentences of the default text; 0 for no perplexity. Text that is given is used as a whole.
     first_layer : layers below it lose nothing. The authors' code begins with layer 1; default: all.
-    limit, max_prompts, known_share : as in `ExperimentSettings`; a fact is memorised if it is known.
+    limit, fact, max_prompts, known_share : as in `ExperimentSettings`; a fact is memorised if it is known.
     seed : of negatives, sentences and bootstrap.
 
     Returns
@@ -166,6 +167,7 @@ def run_deletion(
     """
     settings = DeletionSettings(
         limit=limit,
+        fact=fact,
         max_prompts=max_prompts,
         known_share=known_share,
         seed=seed,

@@ -90,6 +90,7 @@ def run_injection(
     known_share: float = 0.5,
     contrast_facts: int = 8,
     seed: int = 0,
+    fact: str = "",
     folder: str | Path | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -110,7 +111,7 @@ def run_injection(
     information : ``"counterfactual"`` (a known fact's subject gets another answer of its relation) or ``"unknown"``
         (facts that the model does not know, as they are).
     loss, steps, rate : fine-tuning; see `inject`.
-    limit, known_share : as in `ExperimentSettings`.
+    limit, fact, known_share : as in `ExperimentSettings`.
     max_prompts : most prompts per fact, for injecting and for scoring alike.
     contrast_facts : other facts of the relation, for methods that compare facts with one another.
     seed : of new answers, neurons and bootstrap.
@@ -133,6 +134,7 @@ def run_injection(
     """
     settings = InjectionSettings(
         limit=limit,
+        fact=fact,
         max_prompts=max_prompts,
         known_share=known_share,
         seed=seed,
@@ -173,7 +175,7 @@ class InjectionProtocol(Experiment[InjectionSettings, Case, ProtocolResult]):
         if s.information == "counterfactual":
             new = [self._counterfactual(c) for c in self.selection.targets]
             return [fact for fact in new if fact is not None]
-        found = FactSet(tuple(c.fact for c in self.selection.candidates if c.status == "unknown"))
+        found = FactSet(tuple(c.fact for c in self.selection.asked if c.status == "unknown"))
         return list(found.spread(s.limit) if s.limit and found else found)
 
     def _counterfactual(self, own: Candidate) -> Fact | None:

@@ -24,6 +24,7 @@ from kn_attrib.evaluation.reading.contexts import (
 from kn_attrib.evaluation.reading.top_activations import NONE, TopActivations, highest_activations
 from kn_attrib.evaluation.reading.values import decoded
 from kn_attrib.evaluation.records.progress import progress_bar
+from kn_attrib.models.given import check_model
 from kn_attrib.models.neuron_model import NeuronModel, check_neurons
 from kn_attrib.neurons import NeuronSet
 
@@ -67,6 +68,7 @@ def top_prompts(
     ---------
     Geva et al. 2021, arXiv 2012.14913 (section 3: trigger examples).
     """
+    check_model(model)
     if k < 1:
         raise ConfigError(f"k is {k}; expected at least one context.")
     kind = kind_of(model, contexts)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from kn_attrib.facts.prompts import Prompt
+from kn_attrib.models.given import check_model
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.models.torch_defaults import torch_defaults
 from kn_attrib.techniques.residual_stream import check_exit, exit_early, follow
@@ -36,6 +37,7 @@ def logit_lens(model: NeuronModel, prompts: Sequence[Prompt]) -> pd.DataFrame:
     ---------
     nostalgebraist 2020, interpreting GPT: the logit lens.
     """
+    check_model(model)
     rows = []
     for indices, batch in model.batches(prompts):
         stream = follow(model, batch)

@@ -90,6 +90,7 @@ def read(
     max_prompts: int | None = None,
     known_share: float = 0.5,
     seed: int = 0,
+    fact: str = "",
     folder: str | Path | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -115,7 +116,7 @@ def read(
     top : contexts and words kept of each neuron.
     budget : neurons of each fact by each method, those with the highest mean score.
     neurons : further neurons to show, such as ``"L3:17,L5:2"``; with them no fact need be known.
-    limit, max_prompts, known_share : as in `ExperimentSettings`.
+    limit, fact, max_prompts, known_share : as in `ExperimentSettings`.
     seed : of shuffled values and bootstrap.
 
     Returns
@@ -136,6 +137,7 @@ def read(
     """
     settings = ReadingSettings(
         limit=limit,
+        fact=fact,
         max_prompts=max_prompts,
         known_share=known_share,
         seed=seed,

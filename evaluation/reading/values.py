@@ -12,6 +12,7 @@ from torch import Tensor
 from kn_attrib.errors import ConfigError
 from kn_attrib.facts.facts import SLOT, Fact
 from kn_attrib.facts.prompts import Batch, Prompt
+from kn_attrib.models.given import check_model
 from kn_attrib.models.neuron_model import NeuronModel, all_neurons, check_neurons
 from kn_attrib.models.passes import dummy_inputs
 from kn_attrib.models.torch_defaults import torch_defaults
@@ -160,6 +161,7 @@ def read_values(model: NeuronModel, neurons: NeuronSet | None = None, k: int = 1
     ---------
     Geva et al. 2022, arXiv 2203.14680.
     """
+    check_model(model)
     if k < 1:
         raise ConfigError(f"k is {k}; expected at least one word.")
     if sign not in (1, -1):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,11 @@ from kn_attrib.store import atomic_path, read_parquet, read_record, read_tensors
 LOG = logging.getLogger(__name__)
 FOLDER = "unfinished"
 """Name of the journal's folder within the folder of a run."""
+
+
+def digest_of(identity: Mapping[str, Any]) -> str:
+    """What is equal for equal identities, in few characters."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -39,9 +46,11 @@ class Journal:
     Parameters
     ----------
     folder : of the run, or None to keep everything in memory.
+    identity : digest of what the results depend on, once the journal is open.
     """
 
     folder: Path | None = None
+    identity: str = ""
     _known: dict[str, Entry] = field(default_factory=dict)
 
     @property
@@ -65,6 +74,7 @@ class Journal:
         ------
         StoreError : the folder holds an unfinished run with another identity, or another process writes there now.
         """
+        self.identity = digest_of(identity)
         if self.place is None:
             return False
         given = json.loads(json.dumps(identity))
@@ -79,12 +89,22 @@ class Journal:
                 f"{self.folder} holds an unfinished run with other {differ}; ask for the same to go on with it, choose "
                 "another --out folder, or say --overwrite to start anew."
             )
-        LOG.info("going on with the unfinished run in %s, %d parts of which are done", self.folder, self._written())
+        LOG.info("Going on with the unfinished run in %s. Finished parts: %d.", self.folder, self._written())
         return True
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """While active, an error before any unit is finished leaves no journal: what is mended starts anew."""
+        try:
+            yield
+        except Exception:
+            if not self._written():
+                self.close()
+            raise
 
     def _written(self) -> int:
         """How many units are on disk; each has a record, and so has the run."""
-        return 0 if self.place is None else len(list(self.place.glob("*.json"))) - 1
+        return 0 if self.place is None else max(0, len(list(self.place.glob("*.json"))) - 1)
 
     def get(self, name: str, work: Callable[[], Entry]) -> Entry:
         """A finished unit, or the result of doing its work now."""

@@ -44,6 +44,7 @@ from kn_attrib.interventions.corrupted_subject import (
 )
 from kn_attrib.interventions.restoration import restore
 from kn_attrib.interventions.states import STATES, State, StatePoints
+from kn_attrib.models.given import check_model
 from kn_attrib.models.neuron_model import NeuronModel
 
 METHODS = ("integrated_gradients", "gradient_x_activation", "activation_norm", "random")
@@ -66,6 +67,7 @@ def trace(
     known_share: float = 0.5,
     contrast_facts: int = 8,
     seed: int = 0,
+    fact: str = "",
     folder: str | Path | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -93,7 +95,7 @@ def trace(
         all subjects that are traced.
     samples : corrupted runs of a prompt, each with a draw of its own (``"replace"``: at most so many other subjects).
     k : neurons of each layer that are suppressed, the highest of each method, for comparison.
-    limit, known_share : as in `ExperimentSettings`; unless ``known_share`` is 0, prompts that are answered wrongly are
+    limit, fact, known_share : as in `ExperimentSettings`; unless ``known_share`` is 0, prompts answered wrongly are
         left out.
     max_prompts : most prompts per fact.
     contrast_facts : other facts of the relation, for methods that compare facts with one another.
@@ -112,6 +114,7 @@ def trace(
     """
     settings = TracingSettings(
         limit=limit,
+        fact=fact,
         max_prompts=max_prompts,
         known_share=known_share,
         seed=seed,
@@ -151,6 +154,7 @@ class Tracing(Experiment[TracingSettings, Traceable, Trace]):
         overwrite: bool = False,
         progress: bool = True,
     ) -> None:
+        check_model(model)
         settings.check(model)
         needed = {*settings.kinds, *settings.severed}
         self.points = StatePoints(model, tuple(state for state in STATES if state in needed))

@@ -28,6 +28,8 @@ METHODS = (
     f"Methods separated by commas: name, name:preset or name(param=value), with {OTHER_UNITS} (such as @pca(k=8)) to "
     "score these instead of neurons; 'all' stands for all that score neurons."
 )
+THRESHOLD = "Of the refinement, in place of the preset's; default: the preset's, or each method's own."
+SHARE = "Of the prompts, in the refinement, in place of the preset's; default: the preset's, or 0.7."
 INTERVENTIONS = f"Some of {', '.join(BASIC)}, each also as NAME{EVERYWHERE} (commas)."
 GRID = (
     "A factor and its levels: METHOD.PARAM=a,b,c or SETTING=a,b,c (threshold, share, refinement, factor, max_prompts, "
@@ -47,8 +49,8 @@ def command(
     max_prompts: Annotated[int, typer.Option(help="Most attribution prompts per fact; 0 for all.", min=0)] = 0,
     budgets: Annotated[str, typer.Option(help="Numbers of neurons for the equal-budget comparison.")] = "1,5,10,20",
     refinement: Annotated[str, typer.Option(help="Preset of the refinement: dai2022 or eleuther.")] = "",
-    threshold: Annotated[float | None, typer.Option(help="Of the refinement; default: each method's own.")] = None,
-    share: Annotated[float | None, typer.Option(help="Of the prompts, in the refinement; default 0.7.")] = None,
+    threshold: Annotated[float | None, typer.Option(help=THRESHOLD)] = None,
+    share: Annotated[float | None, typer.Option(help=SHARE)] = None,
     interventions: Annotated[str, typer.Option(help=INTERVENTIONS)] = "suppress,amplify",
     factor: Annotated[float, typer.Option(help="Factor of the amplification.")] = 2.0,
     control_facts: Annotated[int, typer.Option(help="Most facts in each control group.", min=0)] = 5,
@@ -74,7 +76,7 @@ def command(
 
     Example: kn-attrib compare --model zoo:gpt2-facts --methods integrated_gradients,random --limit 24 --out runs/first
     """
-    options.prepare(out, overwrite, plugin)
+    options.prepare(out, overwrite, plugin, finished=not grid)
     chosen = expanded(options.split(methods))
     settings: dict[str, Any] = {
         "overwrite": overwrite,
@@ -159,7 +161,11 @@ def _check_refinement(preset: str, threshold: float | None, share: float | None)
 
 
 def _controls(text: str) -> list[str]:
-    return {"all": list(CONTROLS), "none": []}.get(text, options.split(text))
+    named, whole = options.split(text), {"all": list(CONTROLS), "none": []}
+    for name in whole:
+        if name in named and len(named) > 1:
+            raise ConfigError(f"--controls is {text!r:.80}; {name!r} stands alone: give it, or some names, not both.")
+    return whole.get("".join(named), named)
 
 
 def _run(

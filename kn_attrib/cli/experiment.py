@@ -121,6 +121,7 @@ def add_experiment(
     """
     own = setting_options(settings)
     parameters = [
+        inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
         parameter("model", options.Model, model),
         parameter("facts", options.Facts, "world"),
         parameter("methods", options.NeuronMethods, ",".join(methods)),
@@ -131,8 +132,10 @@ def add_experiment(
 
     def command(**given: Any) -> None:
         out: Path = given["out"]
+        if given["fact"]:
+            options.refuse(given["context"], "limit", beside="--fact")
         chosen = settings(**{each.field: each.value(given[each.name]) for each in own})
-        options.prepare(out, given["overwrite"], given["plugin"])
+        options.prepare(out, given["overwrite"], given["plugin"], finished=True)
         run = experiment(
             options.open_model(given["model"], given["dtype"], given["device"], given["chat"]),
             options.open_facts(given["facts"], given["relations"], given["answer_words"]),

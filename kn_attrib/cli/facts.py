@@ -9,7 +9,8 @@ from typing import Annotated, get_args
 import pandas as pd
 import typer
 
-from kn_attrib.cli import options, screen
+from kn_attrib.cli import known, options, screen
+from kn_attrib.display import counted, first_of
 from kn_attrib.errors import FactError
 from kn_attrib.facts.description import GivenText, describe_texts
 from kn_attrib.facts.encoding import CONVENTIONS
@@ -19,6 +20,7 @@ from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.store import check_new_file
 
 NAME = "facts"
+NONE = "none, so that the fact cannot be judged"
 
 
 def command(
@@ -28,13 +30,16 @@ def command(
     answer_words: options.AnswerWords = 0,
     fact: Annotated[str, typer.Option(help="Show one fact with its texts.")] = "",
     model: Annotated[
-        str, typer.Option(help="Show a fact (the first one, without --fact) token by token, as this model is given it.")
+        str,
+        typer.Option(
+            help="Ask this model which facts it knows; one (the first, or --fact) token by token as it is given it."
+        ),
     ] = "",
     chat: options.Chat = False,
     out: Annotated[Path | None, typer.Option(help="Write the facts to this .jsonl file.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Write over the file.")] = False,
 ) -> None:
-    """Check a fact set and print its relations, or show one fact.
+    """Check a fact set and print its relations, show one fact, or ask a model which facts it knows.
 
     Example: kn-attrib facts --facts my_facts.jsonl --model zoo:gpt2-facts
     """
@@ -50,7 +55,10 @@ def command(
     if fact or model:
         some = FactSet((chosen[fact],)) if fact else chosen
         if model:
-            _show_given(options.open_model(model, "float32", "", chat), some)
+            opened = options.open_model(model, "float32", "", chat)
+            _show_given(opened, some)
+            known.show(opened, some)
+            _say_unjudged(some)
         else:
             _show(some[0])
         return
@@ -64,9 +72,21 @@ def command(
     title = f"{len(chosen)} facts of {len(chosen.relations)} relations, sha256 {chosen.digest[:12]}"
     relations_found = pd.DataFrame(rows, columns=[column.replace(" ", "_") for column in columns])
     screen.show(rows, columns, title, facts=len(chosen), sha256=chosen.digest, relations=relations_found)
+    _say_unjudged(chosen)
     if out is not None:
         chosen.save(out)
         screen.say(f"Facts: {out}", files={"facts": out})
+
+
+def _say_unjudged(facts: FactSet) -> None:
+    """Name the facts that no comparison can judge, whatever the model knows."""
+    without = [fact.id for fact in facts if not fact.held_out]
+    screen.give(without_held_out=without)
+    if without:
+        screen.say(
+            f"{counted(len(without), 'fact')} without held-out text, which cannot be judged: "
+            f"{', '.join(first_of(without))}. Add 'held_out': sentences other than the prompts."
+        )
 
 
 def _title(fact: Fact) -> str:
@@ -79,7 +99,7 @@ def _show(fact: Fact) -> None:
     screen.say(_title(fact), fact=fact)
     for name in ("prompts", "held_out"):
         texts = "\n".join(f"    {text}" for text in getattr(fact, name))
-        screen.say(f"{name}:\n{texts}")
+        screen.say(f"{name}:\n{texts}" if texts else f"{name}: {NONE}")
 
 
 def _show_given(model: NeuronModel, facts: FactSet) -> None:
@@ -98,7 +118,7 @@ def _show_texts(model: NeuronModel, fact: Fact, texts: Sequence[GivenText]) -> N
     asked = f"{model.name}, {model.kind}, asked by {convention!r}: {CONVENTIONS[convention]}"
     screen.say(asked, model=model.name, kind=model.kind, convention=convention, texts=texts)
     for split in get_args(Split):
-        screen.say(f"{split}:")
+        screen.say(f"{split}:" if getattr(fact, split) else f"{split}: {NONE}")
         for text in texts:
             if text.split == split:
                 screen.say("\n".join(_lines(text)))

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from kn_attrib.cli import options, screen
+from kn_attrib.errors import ConfigError
 from kn_attrib.scoring.catalogue import catalogue
 from kn_attrib.scoring.registry import get_method, list_methods, origin
 
@@ -14,20 +15,24 @@ NAME = "methods"
 
 
 def command(
+    name: Annotated[str, typer.Argument(help="Show this method alone.")] = "",
     plugin: options.Plugin = None,
     markdown: Annotated[bool, typer.Option(help="Print a page of documentation instead.")] = False,
 ) -> None:
-    """List the scoring methods: summary, parameters with defaults, presets, paper, origin.
+    """List the scoring methods, or show one: summary, parameters with defaults, presets, paper, origin.
 
-    Example: kn-attrib methods --plugin my_scorer.py
+    Example: kn-attrib methods integrated_gradients
     """
+    if name and markdown:
+        raise ConfigError("--markdown prints the page of all methods; leave the name or --markdown out.")
     options.plugins(plugin)
+    names = [get_method(name).name] if name else list_methods()
     if markdown:
         typer.echo(catalogue(), nl=False)
         return
-    screen.give(methods=[_record(name) for name in list_methods()])
-    for name in list_methods():
-        screen.say(_entry(name))
+    screen.give(methods=[_record(each) for each in names])
+    for each in names:
+        screen.say(_entry(each))
 
 
 def _aliases(name: str) -> list[str]:

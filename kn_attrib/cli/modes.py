@@ -15,7 +15,8 @@ import typer
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from kn_attrib.cli.screen import one_document
-from kn_attrib.errors import ConfigError
+from kn_attrib.errors import ConfigError, UnknownMethodError
+from kn_attrib.evaluation.records import journal
 
 Verbose = Annotated[
     int,
@@ -25,8 +26,8 @@ Verbose = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Results and errors only: no progress, no warnings.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as one JSON document.")]
-LIBRARY, PROGRAM = "kn_attrib", "kn_attrib.cli"
-"""Loggers of the library, and of what the program says of its own accord (both below the library's)."""
+LIBRARY, TOLD = "kn_attrib", ("kn_attrib.cli", journal.__name__)
+"""Loggers of the library, and of what is told in any case: by the program, and that an unfinished run goes on."""
 STAMPED = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -72,7 +73,12 @@ def with_modes(command: Callable[..., None]) -> Callable[..., None]:
         if json and given.get("markdown"):
             raise ConfigError("--json and --markdown exclude one another; give one of them.")
         with telling(Modes(verbose, quiet)), one_document() if json else nullcontext():
-            command(**given)
+            try:
+                command(**given)
+            except UnknownMethodError as error:
+                if given.get("plugin", True):  # files are named already, or cannot be
+                    raise
+                raise UnknownMethodError(f"{error} Methods of your own: --plugin FILE.") from error
 
     run.__doc__ = command.__doc__
     return signed(run, [*own.values(), *added])
@@ -108,11 +114,11 @@ def telling(asked: Modes) -> Iterator[None]:
 
 @contextmanager
 def _handled(verbose: int) -> Iterator[None]:
-    """The program's own records are shown in any case, the library's with ``--verbose``."""
+    """Records that are told are shown in any case, the library's others with ``--verbose``."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(STAMPED if verbose else None))
     asked = logging.DEBUG if verbose > 1 else logging.INFO
-    levels = {LIBRARY: asked if verbose else logging.WARNING, PROGRAM: asked}
+    levels = {LIBRARY: asked if verbose else logging.WARNING, **dict.fromkeys(TOLD, asked)}
     loggers = {name: logging.getLogger(name) for name in levels}
     before = {name: logger.level for name, logger in loggers.items()}
     for name, logger in loggers.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from pathlib import Path
 from typing import Annotated
@@ -12,15 +11,12 @@ import typer
 from kn_attrib.cli.config import read_config
 from kn_attrib.errors import ConfigError, FactError, KnAttribError, ModelError
 from kn_attrib.evaluation.records.folder import check_folder
-from kn_attrib.evaluation.records.journal import Journal
 from kn_attrib.facts.facts import FactSet
 from kn_attrib.facts.loading import load_facts
 from kn_attrib.models.loading import load_model
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.scoring.registry import load_plugin
 from kn_attrib.store import check_writable, reason_of, shown
-
-LOG = logging.getLogger(__name__)
 
 
 def split(text: str) -> list[str]:
@@ -121,12 +117,15 @@ def refuse(context: typer.Context, *options: str, without: str = "", beside: str
             raise ConfigError(f"{name} changes nothing {where}; {do}.")
 
 
-def prepare(out: Path, overwrite: bool, plugin: list[str] | None = None) -> None:
-    """Before anything is computed: the folder can be written to, and plug-ins are loaded."""
-    check_writable(check_folder(out, overwrite))
+def prepare(out: Path, overwrite: bool, plugin: list[str] | None = None, finished: bool = False) -> None:
+    """Before anything is computed: the folder can be written to, and plug-ins are loaded.
+
+    Parameters
+    ----------
+    finished : whether the run itself refuses a folder with a finished one, since it can say whether that is the same.
+    """
+    check_writable(check_folder(out, overwrite, finished=finished))
     plugins(plugin)
-    if not overwrite and Journal(out).started:
-        LOG.info("Going on with the unfinished run in %s.", out)
 
 
 def plugins(paths: list[str] | None) -> None:

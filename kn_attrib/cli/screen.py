@@ -47,7 +47,8 @@ def show(rows: Iterable[Iterable[object]], columns: Iterable[str], title: str = 
         table.add_column(column, justify="left" if i == 0 else "right", overflow="fold", no_wrap=i == 0)
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
-    console = Console(width=None if Console().is_terminal else WIDTH, markup=False, highlight=False)
+    # Texts stand as they are: ":France:" is a part of a fact's name, not a flag.
+    console = Console(width=None if Console().is_terminal else WIDTH, markup=False, highlight=False, emoji=False)
     if title:
         # Not the table's own title, which is broken into lines of the table's width.
         console.print(title, style="italic", soft_wrap=True)

@@ -120,6 +120,23 @@ def _texts(value: Any, fact: str, field: str) -> tuple[str, ...]:
     return texts
 
 
+def facts_of(given: object) -> list[Fact]:
+    """One fact or several as a list.
+
+    Raises
+    ------
+    FactError : it is something else, such as the id of a fact.
+    """
+    if isinstance(given, Fact):
+        return [given]
+    each = None if isinstance(given, str | bytes) or not isinstance(given, Iterable) else list(given)
+    if each is None or not all(isinstance(fact, Fact) for fact in each):
+        text = next((part for part in (given, *(each or ())) if isinstance(part, str)), None)
+        known = "" if text is None else f" A fact by its id: load_facts(…)[{text!r:.80}]."
+        raise FactError(f"facts are {given!r:.80}; expected a Fact or several, as load_facts returns them.{known}")
+    return each
+
+
 @dataclass(frozen=True)
 class FactSet(Sequence[Fact]):
     """An ordered collection of facts with unique ids.

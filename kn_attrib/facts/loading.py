@@ -126,7 +126,13 @@ def _read(path: Path) -> str:
 def _read_templates(path: Path) -> FactSet:
     try:
         data = _parsed(_read(path))
-        fields = data if isinstance(data, dict) else {}
+        if not isinstance(data, dict):
+            held = "a list" if isinstance(data, list) else "no object"
+            raise FactError(
+                f"it holds {held}; expected one object of one relation, with {', '.join(OF_TEMPLATES)}. Several "
+                "relations: a folder with one such file of each; single facts: a .jsonl file, one fact a line."
+            )
+        fields = data
         missing = [name for name in ("relation", "prompts", "triples") if name not in fields]
         if missing:
             raise FactError(f"field {missing[0]!r} is missing; expected {', '.join(OF_TEMPLATES)}.")

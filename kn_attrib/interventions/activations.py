@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kn_attrib.errors import ConfigError, NeuronError
+from kn_attrib.models.given import check_model
 from kn_attrib.models.neuron_model import Edit, NeuronModel, check_neurons
 from kn_attrib.models.torch_defaults import torch_defaults
 from kn_attrib.neurons import NeuronSet
@@ -60,6 +61,7 @@ def set_activation(
     ------
     NeuronError : a neuron does not exist, or ``value`` has another length than the set.
     """
+    check_model(model)
     chosen = NeuronSet(neurons)
     with torch_defaults(gradients=False):
         values = torch.as_tensor(value, device=model.device, dtype=model.dtype)
@@ -147,6 +149,7 @@ def _changed(
     model: NeuronModel, neurons: Neurons, positions: Positions, change: Callable[[Tensor, Tensor], Tensor]
 ) -> Iterator[None]:
     """Apply ``change(vectors [..., member], members)`` to the neurons of each layer."""
+    check_model(model)
     _check_positions(positions)
     chosen = check_neurons(model, NeuronSet(neurons))
     members: dict[int, list[int]] = defaultdict(list)

@@ -29,6 +29,7 @@ from kn_attrib.facts.prompts import Kind
 from kn_attrib.models.compute import Compute, Engine
 from kn_attrib.models.gguf import architectures_of, dequantized, gguf_file
 from kn_attrib.models.neuron_model import NeuronModel
+from kn_attrib.models.quiet import no_bars
 from kn_attrib.models.shipped import zoo_names, zoo_path
 from kn_attrib.models.torch_defaults import torch_defaults
 from kn_attrib.models.validation import check_finite, validate
@@ -162,7 +163,10 @@ def _read(name: str, path: str, kind: Kind, dtype: torch.dtype) -> tuple[PreTrai
     packed: dict[str, Any] = dequantized() if file else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, **file)
-        model, info = FACTORIES[kind].from_pretrained(where, dtype=dtype, output_loading_info=True, **file, **packed)
+        with no_bars():
+            model, info = FACTORIES[kind].from_pretrained(
+                where, dtype=dtype, output_loading_info=True, **file, **packed
+            )
     # Whatever is wrong with a folder, each library says so with exceptions of its own (tokenizers: a bare Exception).
     except Exception as error:
         raise ModelError(f"{name!r} could not be loaded: {_line(error)}") from error
@@ -216,11 +220,7 @@ def _kind_of(name: str, path: str) -> Kind:
                 f"{name!r} could not be loaded: {_line(error)} Expected a folder that save_pretrained of a model and "
                 "its tokenizer wrote, or a GGUF file."
             ) from error
-        zoo = [ZOO_PREFIX + n for n in zoo_names()]
-        raise ModelError(
-            f"{unknown('model', name, zoo)} It is neither a zoo model, nor a folder with a config.json, nor a Hugging "
-            f"Face id that could be fetched ({str(error).splitlines()[0]})."
-        ) from error
+        raise ModelError(_not_found(name, error)) from error
     for architecture in config.architectures or (architectures_of(config) if file else ()):
         kind = _kind_of_name(architecture, config)
         if kind is not None:
@@ -228,6 +228,23 @@ def _kind_of(name: str, path: str) -> Kind:
     if config.architectures:
         raise ModelError(_no_head(f"{name!r} ({', '.join(config.architectures)})"))
     raise ModelError(f"{name!r}: its config names no architecture; pass (model, tokenizer) instead.")
+
+
+def _not_found(name: str, error: Exception) -> str:
+    """What is said of a name that is no file: it was looked for on the hub, unless it cannot be a name there."""
+    zoo = unknown("model", name, [ZOO_PREFIX + n for n in zoo_names()])
+    said = str(error).splitlines()[0].rstrip(".:")
+    if "/" not in name.strip("/") or name.startswith((ZOO_PREFIX, "/", ".")):
+        return (
+            f"{zoo} It is neither a zoo model, nor a folder with a config.json, nor a Hugging Face id that could be "
+            f"fetched ({said})."
+        )
+    return (
+        f"model {name!r} is no folder here, and could not be found or reached on the Hugging Face hub ({said}). "
+        "Check its spelling and the connection (a private or gated model needs a login: hf auth login); without a "
+        "connection, give the folder of a copy that save_pretrained wrote, or a model that ships with the package: "
+        f"{', '.join(ZOO_PREFIX + n for n in zoo_names())}."
+    )
 
 
 def _kind_of_class(model_class: type[PreTrainedModel], config: Any) -> Kind:

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from kn_attrib.errors import ConfigError, NeuronError, PromptError, unknown
 from kn_attrib.facts.chat import check_chat
 from kn_attrib.facts.encoding import PromptEncoder
-from kn_attrib.facts.facts import Fact
+from kn_attrib.facts.facts import Fact, facts_of
 from kn_attrib.facts.prompts import Batch, Encoding, Kind, Prompt, Split, batches, by_text
 from kn_attrib.models.answers import Answer, Gold
 from kn_attrib.models.architectures import Architecture, find_architecture
@@ -144,12 +144,12 @@ class NeuronModel:
         Raises
         ------
         ConfigError : there is no such list of texts.
+        FactError : what is given are no facts.
         PromptError : no text at all can be used (the first reason is quoted).
         """
         if split not in get_args(Split):
             raise ConfigError(unknown("split", str(split), get_args(Split)))
-        several = [facts] if isinstance(facts, Fact) else facts
-        encoding = self.encoder.encode_all(several, split)
+        encoding = self.encoder.encode_all(facts_of(facts), split)
         if not encoding.prompts:
             raise PromptError(encoding.skipped[0].reason if encoding.skipped else f"there are no {split} to encode.")
         return encoding

@@ -164,8 +164,10 @@ def refine(
     Raises
     ------
     ConfigError : a setting is out of range, the preset is unknown, or two settings exclude one another.
-    NeuronError : the scores are of several facts (use `refine_all`).
+    NeuronError : the scores are of several facts (use `refine_all`), or are none.
     """
+    if not isinstance(scores, NeuronScores):
+        raise NeuronError(f"scores are {type(scores).__name__}; expected NeuronScores, as score returns them.")
     if len(scores.fact_ids) != 1:
         raise NeuronError(f"scores are of {len(scores.fact_ids)} facts; expected one. Use refine_all for several.")
     asked = {

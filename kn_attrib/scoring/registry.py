@@ -16,7 +16,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from kn_attrib.errors import MethodError, unknown
+from kn_attrib.errors import MethodError, UnknownMethodError, unknown
 from kn_attrib.scoring.model_state import staying
 from kn_attrib.scoring.scorer import Scorer
 
@@ -66,7 +66,7 @@ def get_method(name: str) -> type[Scorer]:
     """
     _discover()
     if name not in _METHODS:
-        raise MethodError(unknown("method", name, _METHODS))
+        raise UnknownMethodError(unknown("method", name, _METHODS))
     return _METHODS[name]
 
 

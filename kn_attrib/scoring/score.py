@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from kn_attrib.errors import MethodError
-from kn_attrib.facts.facts import Fact, FactSet
+from kn_attrib.facts.facts import Fact, FactSet, facts_of
 from kn_attrib.facts.prompts import Batch, Encoding, Prompt, by_text, left_out, texts_of
 from kn_attrib.forward.batching import batches_of
 from kn_attrib.models.compute import computing
 from kn_attrib.models.cost import cost_text, spending
+from kn_attrib.models.given import check_model
 from kn_attrib.models.neuron_model import NeuronModel, dtype_name
 from kn_attrib.models.torch_defaults import torch_defaults
 from kn_attrib.models.validation import check_answers
@@ -76,11 +77,13 @@ def score(
     Raises
     ------
     ConfigError : ``max_prompts`` is not positive.
+    FactError : what is given are no facts.
     PromptError : no text of the facts can be used, or none of the contrast facts.
     MethodError : unknown method, or it returned a wrong shape or non-finite scores.
-    ModelError : scores are not finite because the model's answers are not.
+    ModelError : ``model`` is none, or scores are not finite because the model's answers are not.
     """
-    facts = [fact_or_facts] if isinstance(fact_or_facts, Fact) else list(fact_or_facts)
+    check_model(model)
+    facts = facts_of(fact_or_facts)
     encoding = model.encode(facts)
     if encoding.skipped:
         warnings.warn(left_out(encoding.skipped, len(encoding.texts)), SkippedPromptWarning, stacklevel=3)

@@ -45,7 +45,7 @@ MODEL: Options = {"model": "m", "chat": True, "device": "cpu", "dtype": "float64
 FACTS: Options = {"facts": "FOLDER/two.jsonl", "relations": "none", "answer_words": 2}
 PROTOCOL: Options = {
     **MODEL, **FACTS, "methods": "random", "ratio": "0.5", "limit": 1, "max_prompts": 2, "seed": 3,
-    "out": "FOLDER/other", "plugin": ["FOLDER/plugin.py"], "overwrite": True, "markdown": True,
+    "fact": "capital:Spain", "out": "FOLDER/other", "plugin": ["FOLDER/plugin.py"], "overwrite": True, "markdown": True,
 }  # fmt: skip
 OTHER: dict[str, Options] = {
     "compare": {
@@ -67,24 +67,25 @@ OTHER: dict[str, Options] = {
     "read": {
         **MODEL, **FACTS, "methods": "random", "corpus": "FOLDER/text.txt", "max_tokens": 9, "contexts": "masks",
         "top": 2, "budget": 2, "neurons": "L0:1", "limit": 1, "max_prompts": 2, "seed": 3, "out": "FOLDER/other",
-        "plugin": ["FOLDER/plugin.py"], "overwrite": True, "markdown": True,
+        "fact": "capital:Spain", "plugin": ["FOLDER/plugin.py"], "overwrite": True, "markdown": True,
     },
     "prompts": {
         **MODEL, **FACTS, "methods": "random", "texts": "FOLDER/text.txt", "texts_per_group": 2, "words": 3,
         "reference": 4, "budget": 2, "limit": 1, "max_prompts": 2, "seed": 3, "out": "FOLDER/other",
-        "plugin": ["FOLDER/plugin.py"], "overwrite": True, "markdown": True,
+        "fact": "capital:Spain", "plugin": ["FOLDER/plugin.py"], "overwrite": True, "markdown": True,
     },
     "trace": {
         **MODEL, **FACTS, "methods": "random", "kinds": "hidden,ffn", "severed": "ffn", "window": 1,
         "corruption": "uniform", "noise": 1.0, "samples": 2, "k": 2, "limit": 1, "max_prompts": 2, "seed": 3,
-        "out": "FOLDER/other", "plugin": ["FOLDER/plugin.py"], "overwrite": True, "markdown": True,
+        "fact": "capital:Spain", "out": "FOLDER/other", "plugin": ["FOLDER/plugin.py"], "overwrite": True,
+        "markdown": True,
     },
     "plants": {"model": ["zoo:bert-facts"], "seed": 3, "out": "FOLDER/other", "jobs": 1, "overwrite": True},
     "score": {
         **MODEL, **FACTS, "fact": "capital:Spain", "method": "random", "refinement": "eleuther", "limit": 1, "seed": 3,
         "plugin": ["FOLDER/plugin.py"], "out": "FOLDER/new.safetensors", "overwrite": True,
     },
-    "methods": {"plugin": ["FOLDER/plugin.py"], "markdown": True},
+    "methods": {"name": "random", "plugin": ["FOLDER/plugin.py"], "markdown": True},
     "models": {"check": "m", "ffn_pattern": "x.{i}", "chat": True, "dtype": "float64", "device": "cpu"},
     "facts": {
         **FACTS, "fact": "capital:Spain", "model": "m", "chat": True, "out": "FOLDER/new.jsonl", "overwrite": True,

@@ -201,13 +201,15 @@ def test_nothing_left_to_ask(bert: NeuronModel) -> None:
     foreign = fact(answer="Lutetia")
     with pytest.raises(PromptError, match="does not know the answer 'Lutetia'"):
         score(bert, foreign, "random")
-    with pytest.raises(FactError, match=r"none of the 1 facts can be judged on .*unusable.*'Lutetia'"):
+    with pytest.raises(FactError, match=r"none of the 1 facts can be judged on .*: 1 without a prompt .*'Lutetia'"):
         compare(bert, [foreign], ["random"], progress=False)
 
 
 def test_no_fact_is_known(bert: NeuronModel, facts: FactSet) -> None:
     unknown = next(f for f in facts if (bert.answer_probability(f) < 0.3).all())
-    with pytest.raises(FactError, match=r"none of the 1 facts can be judged on BertForMaskedLM: .*unknown.*1"):
+    with pytest.raises(
+        FactError, match=r"none of the 1 facts can be judged on BertForMaskedLM: 1 unknown: the model's first choice"
+    ):
         compare(bert, [unknown], ["random"], progress=False)
 
 

@@ -276,13 +276,18 @@ def test_ctrl_c_keeps_what_was_finished(small: list[object], tmp_path: Path, mon
     said = f"Interrupted. {len(rows)} rows of 3 facts kept in {tmp_path / 'run'}; the same command goes on from there."
     assert said in result.stderr
     assert not Comparison.load(tmp_path / "run").complete
+    other = run("compare", *small, "--out", tmp_path / "run", "--seed", "1")
+    assert "Going on" not in other.stderr
     with pytest.raises(StoreError, match="unfinished run with other settings; ask for the same to go on"):
-        raise_from(run("compare", *small, "--out", tmp_path / "run", "--seed", "1"))
+        raise_from(other)
     again = run("compare", *small, "--out", tmp_path / "run")
     assert again.exit_code == 0
     assert f"Going on with the unfinished run in {tmp_path / 'run'}." in again.stderr
     whole = Comparison.load(tmp_path / "run")
     assert whole.complete
+    report = tmp_path / "run" / "report.html"
+    with pytest.raises(StoreError, match=f"this run is finished: see {report}; --overwrite starts it anew"):
+        raise_from(run("compare", *small, "--out", tmp_path / "run"))
     assert whole.rows.fact.nunique() == 4
     assert whole.rows[: len(rows)].equals(rows)
     assert not (tmp_path / "run" / "unfinished").exists()

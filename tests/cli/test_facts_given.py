@@ -49,7 +49,7 @@ def test_without_an_id_the_first_fact_that_can_be_asked_is_shown(tmp_path: Path)
     middle, end = fact("middle", "[Y] is a capital."), fact("end", "The capital of Argentina is [Y].")
     text = output("facts", "--facts", saved(tmp_path, middle, end), "--model", CAUSAL)
     assert "end: Argentina" in text
-    assert "middle" not in text
+    assert "middle: Argentina" not in text
     shown = output("facts", "--facts", saved(tmp_path, middle, end), "--model", CAUSAL, "--fact", "middle")
     assert "middle: Argentina" in shown
     with pytest.raises(

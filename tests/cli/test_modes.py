@@ -92,7 +92,7 @@ def test_verbose_tells_what_is_done_with_time_and_level(saved_bert: Path, facts_
 
 
 def test_loggers_are_left_as_they_were(saved_bert: Path, facts_file: Path) -> None:
-    loggers = [logging.getLogger(name) for name in (modes.LIBRARY, modes.PROGRAM)]
+    loggers = [logging.getLogger(name) for name in (modes.LIBRARY, *modes.TOLD)]
     before = [(logger.level, list(logger.handlers)) for logger in loggers], logging.root.manager.disable
     for flags in (["-vv"], ["-q"], ["--json"]):
         output("facts", "--facts", facts_file, *flags)

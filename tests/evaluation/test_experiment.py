@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from kn_attrib import FactSet, NeuronModel
 from kn_attrib.cli.experiment import add_experiment, setting_options
-from kn_attrib.errors import ConfigError, StoreError
+from kn_attrib.errors import ConfigError, FactError, StoreError
 from kn_attrib.evaluation.experiment import Experiment, ExperimentSettings, Option, Rows
 from kn_attrib.evaluation.measure.known_facts import Candidate
 from kn_attrib.evaluation.protocols.deletion import DeletionProtocol, DeletionSettings
@@ -97,6 +97,19 @@ def test_every_unit_is_measured_once_and_its_cost_counted(tiny: NeuronModel, fac
     assert found.manifest["settings"]["shares"] == [0.5, 0.25]
 
 
+def test_one_fact_is_the_only_target_and_the_others_are_still_there(tiny: NeuronModel, facts: FactSet) -> None:
+    run = counting(tiny, facts, fact=facts[2].id, limit=1)
+    found = run.run()
+    assert run.measured == [facts[2].id]
+    assert list(found.facts.status) == ["limit", "limit", "used", "limit"]
+    assert len(run.selection.pool) == 4
+    with pytest.raises(FactError, match=f"unknown fact 'capital:Frence'. Did you mean {facts[0].id!r}"):
+        counting(tiny, facts, fact="capital:Frence")
+    unknown = Counting(tiny, facts, ["random"], CountingSettings(known_share=1.01, fact=facts[2].id), progress=False)
+    with pytest.raises(FactError, match="nothing: 1 unknown: "):
+        raise unknown.select().no_facts("nothing")
+
+
 def test_a_stopped_run_goes_on_where_it_was(tiny: NeuronModel, facts: FactSet, tmp_path: Path) -> None:
     whole = counting(tiny, facts).run()
     first = counting(tiny, facts, tmp_path)
@@ -119,8 +132,10 @@ def test_a_stopped_run_goes_on_where_it_was(tiny: NeuronModel, facts: FactSet, t
     assert [m["forwards"] for m in found.manifest["methods"]] == [m["forwards"] for m in whole.manifest["methods"]]
     assert not (tmp_path / "unfinished").exists()
     assert ProtocolResult.load(tmp_path).rows.equals(whole.rows)
-    with pytest.raises(StoreError, match="holds another run"):
+    with pytest.raises(StoreError, match="this run is finished: its results are in"):
         counting(tiny, facts, tmp_path)
+    with pytest.raises(StoreError, match="holds another run"):
+        counting(tiny, facts, tmp_path, seed=1)
 
 
 def protocols(model: NeuronModel, facts: FactSet, folder: Path | None) -> list[Experiment[Any, Any, ProtocolResult]]:
@@ -163,7 +178,7 @@ def test_published_protocols_go_on_too(session_load_tiny: Load, facts: FactSet, 
 
 def test_settings_become_options_of_their_kind(tmp_path: Path) -> None:
     own = {option.field: option for option in setting_options(CountingSettings)}
-    assert list(own) == ["shares", "words", "kind", "most", "limit", "max_prompts", "seed"]
+    assert list(own) == ["shares", "words", "kind", "most", "limit", "max_prompts", "seed", "fact"]
     defaults = {name: option.parameter().default for name, option in own.items()}
     assert defaults == {
         "shares": "0.5,0.25",
@@ -173,6 +188,7 @@ def test_settings_become_options_of_their_kind(tmp_path: Path) -> None:
         "limit": 34,
         "max_prompts": 0,
         "seed": 0,
+        "fact": "",
     }
     assert own["shares"].name == "share"
     assert own["shares"].value("0.1, 1") == (0.1, 1.0)

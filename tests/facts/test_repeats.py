@@ -141,7 +141,7 @@ def test_a_fact_without_a_held_out_text_left_says_why(load_tiny: Callable[..., N
     assert [s.cause for s in candidate.skipped] == [NOT_HELD_OUT, "slot in the middle"]
     with (
         pytest.warns(SkippedPromptWarning),
-        pytest.raises(FactError, match=r"none of the 1 facts .*'unusable': 1.*is the same input for this model"),
+        pytest.raises(FactError, match=r"none of the 1 facts .*: 1 without a prompt.*is the same input for this model"),
     ):
         compare(model, [given], ["random"], progress=False)
 

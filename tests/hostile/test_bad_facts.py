@@ -110,7 +110,7 @@ JSON: list[tuple[str, bytes, str]] = [
     ("utf-16", templates().decode().encode("utf-16"), "not UTF-8 text"),
     ("lines", ONE + b"\n" + ONE, "not valid JSON .Extra data"),
     ("one fact", ONE, "field 'triples' is missing; expected relation, prompts"),
-    ("a list", b"[]", "field 'relation' is missing"),
+    ("a list", b"[]", "holds a list; expected one object of one relation, with relation, .* a .jsonl file"),
     ("deep", b"[" * 20_000, "nested too deep"),
     ("field twice", templates()[:-1] + b', "relation": "b"}', "field 'relation' is given twice"),
     ("unknown field", templates(heldout=[]), "unknown field 'heldout'. Did you mean 'held_out'"),

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 import kn_attrib
 from kn_attrib.cli import app
@@ -27,6 +28,17 @@ def test_python_blocks_run_in_order(
     assert "integrated_gradients" in out
     assert (tmp_path / "runs" / "report.html").exists()
     assert "weighted_activation" in kn_attrib.list_methods()
+
+
+def test_what_is_to_be_cited_is_what_the_citation_file_says() -> None:
+    said = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (entry,) = re.findall(r"```bibtex\n(.*?)```", readme, flags=re.DOTALL)
+    plain = re.sub(r"[{}\\]", "", entry)
+    assert f"title   = {said['title']},\n" in plain
+    assert f"author  = {said['authors'][0]['name']},\n" in plain
+    assert f"version = {said['version']},\n" in plain
+    assert f"license = {said['license']},\n" in plain
 
 
 def test_public_names_exist() -> None:

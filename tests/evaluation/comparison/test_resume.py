@@ -9,13 +9,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 
 from kn_attrib import Comparison, FactSet, NeuronModel, compare
-from kn_attrib.errors import StoreError
+from kn_attrib.errors import FactError, StoreError
+from kn_attrib.evaluation import Factor, compare_grid
 from kn_attrib.evaluation.comparison import run
 from kn_attrib.evaluation.records.journal import Entry, Journal
 
@@ -87,8 +89,30 @@ def test_a_stopped_run_goes_on(
     pd.testing.assert_frame_equal(resumed.rows, whole.rows, check_exact=True)
     pd.testing.assert_frame_equal(Comparison.load(tmp_path).rows, whole.rows, check_exact=True)
     assert not (tmp_path / "unfinished").exists()
-    with pytest.raises(StoreError, match="holds another run"):
+    with pytest.raises(StoreError, match=f"this run is finished: its results are in {tmp_path}; --overwrite starts it"):
         compare(model, facts, METHODS, folder=tmp_path, **settings)  # type: ignore[arg-type]
+    with pytest.raises(StoreError, match="holds another run"):
+        compare(model, facts, METHODS[:1], folder=tmp_path, **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("grid", [False, True], ids=["one", "grid"])
+def test_a_run_that_fails_before_anything_is_finished_leaves_nothing_that_blocks_another(
+    session_load_tiny: Callable[..., NeuronModel], facts: FactSet, tmp_path: Path, grid: bool
+) -> None:
+    model = session_load_tiny("causal", "float32")
+    factors = [Factor("threshold", (0.1, 0.5))]
+    settings: dict[str, Any] = {"folder": tmp_path, "progress": False, "budgets": (1,), "dropout": ()}
+
+    def call(**further: Any) -> object:
+        if grid:
+            return compare_grid(model, facts, ["random"], factors, **settings, **further)
+        return compare(model, facts, ["random"], **settings, **further)
+
+    with pytest.raises(FactError, match="4 unknown"):
+        call(known_share=1.01)
+    assert list(tmp_path.iterdir()) == []
+    call(keep=("unknown",))
+    assert not (tmp_path / "unfinished").exists()
 
 
 def test_killed_at_three_moments(tmp_path: Path) -> None:
