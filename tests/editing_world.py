@@ -1,0 +1,27 @@
+"""What tests of editors share: an edit of the tiny models' facts, and every editor made small."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kn_attrib import FactSet, NeuronModel, NeuronSet
+from kn_attrib.editing import Edit, Editor, get_editor
+
+NEURONS = NeuronSet([(0, 3), (0, 40), (2, 7)])
+SMALL: dict[str, dict[str, Any]] = {
+    "knowledge_neurons": {"neurons": NEURONS},
+    "random_neurons": {"neurons": NEURONS},
+    "last_layer_neurons": {"neurons": NEURONS},
+}
+"""Parameters of each editor that make it fast on the tiny models."""
+
+
+def small(name: str, model: NeuronModel, facts: FactSet) -> Editor:
+    """An editor that is ready for a tiny model."""
+    texts = [text.replace("[Y]", fact.answer) for fact in facts for text in fact.prompts]
+    return get_editor(name)(**SMALL[name]).fit(model, texts)
+
+
+def edit_of(facts: FactSet) -> Edit:
+    """The first fact, France, shall have the second one's answer, Rome."""
+    return Edit(facts[0], facts[1].answer)
