@@ -14,6 +14,7 @@ from kn_attrib.editing.last_layer_neurons import LastLayerNeurons
 from kn_attrib.editing.neuron_editor import AnswerVectors, NeuronEditor
 from kn_attrib.editing.random_neurons import RandomNeurons
 from kn_attrib.editing.registry import get_editor, list_editors, make_editor, register_editor
+from kn_attrib.editing.rome import Rome
 from kn_attrib.editing.shared_neurons import unshared_sets
 from kn_attrib.editing.weight_delta import WeightDelta
 
@@ -28,6 +29,7 @@ __all__ = [
     "NeuronEditor",
     "RandomNeurons",
     "RankOne",
+    "Rome",
     "ValueVectors",
     "WeightDelta",
     "apply_delta",
