@@ -12,6 +12,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "knowledge_neurons": {"neurons": NEURONS},
     "random_neurons": {"neurons": NEURONS},
     "last_layer_neurons": {"neurons": NEURONS},
+    "optimised": {"neurons": NEURONS, "steps": 3},
+    "fine_tune": {"layer": 1, "steps": 3, "rate": 0.01},
+    "fine_tune_constrained": {"layer": 1, "steps": 3},
     "rome": {"layer": 1, "steps": 3, "ridge": 0.01, "contexts": 1},
 }
 """Parameters of each editor that make it fast on the tiny models."""

@@ -9,9 +9,12 @@ from kn_attrib.editing.applied import AppliedEdit, apply_delta
 from kn_attrib.editing.changes import Change, RankOne, ValueVectors
 from kn_attrib.editing.edit import Edit
 from kn_attrib.editing.editor import Editor
+from kn_attrib.editing.fine_tune import FineTune
+from kn_attrib.editing.fine_tune_constrained import FineTuneConstrained
 from kn_attrib.editing.knowledge_neurons import KnowledgeNeurons
 from kn_attrib.editing.last_layer_neurons import LastLayerNeurons
 from kn_attrib.editing.neuron_editor import AnswerVectors, NeuronEditor
+from kn_attrib.editing.optimised import Optimised
 from kn_attrib.editing.random_neurons import RandomNeurons
 from kn_attrib.editing.registry import get_editor, list_editors, make_editor, register_editor
 from kn_attrib.editing.rome import Rome
@@ -24,9 +27,12 @@ __all__ = [
     "Change",
     "Edit",
     "Editor",
+    "FineTune",
+    "FineTuneConstrained",
     "KnowledgeNeurons",
     "LastLayerNeurons",
     "NeuronEditor",
+    "Optimised",
     "RandomNeurons",
     "RankOne",
     "Rome",
