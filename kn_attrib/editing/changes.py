@@ -11,6 +11,9 @@ from torch import Tensor
 from kn_attrib.errors import EditError
 from kn_attrib.interventions.value_vectors import RowIndices
 
+NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Kinds of numbers that a change may have: those that can be added to weights of any of them."""
+
 
 @dataclass(frozen=True, eq=False)
 class Change(ABC):
@@ -78,8 +81,8 @@ class ValueVectors(Change):
                 f"layer {self.layer}: neurons of shape {list(neurons.shape)} ({neurons.dtype}) and vectors of shape "
                 f"{list(vectors.shape)}; expected [n] (int64) and [n, hidden]."
             )
-        if not vectors.is_floating_point() or len(neurons.unique()) < len(neurons):
-            raise EditError(f"layer {self.layer}: expected each neuron once, and vectors of floating-point numbers.")
+        if vectors.dtype not in NUMBERS or len(neurons.unique()) < len(neurons):
+            raise EditError(f"layer {self.layer}: expected each neuron once, and vectors of numbers of 16 to 64 bits.")
 
     @property
     def rows(self) -> RowIndices:
@@ -127,10 +130,10 @@ class RankOne(Change):
 
     def __post_init__(self) -> None:
         for name, vector in self.tensors().items():
-            if vector.ndim != 1 or not vector.is_floating_point():
+            if vector.ndim != 1 or vector.dtype not in NUMBERS:
                 raise EditError(
                     f"layer {self.layer}: {name} is {vector.dtype} of shape {list(vector.shape)}; expected one vector "
-                    "of floating-point numbers."
+                    "of floating-point numbers of 16 to 64 bits."
                 )
 
     @property

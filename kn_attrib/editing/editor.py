@@ -12,7 +12,7 @@ from typing_extensions import Self
 from kn_attrib.editing.applied import AppliedEdit, apply_delta
 from kn_attrib.editing.changes import Change
 from kn_attrib.editing.edit import Edit, wanted_queries
-from kn_attrib.editing.weight_delta import WeightDelta, check_alone
+from kn_attrib.editing.weight_delta import WeightDelta, check_alone, check_model
 from kn_attrib.errors import MethodError, unknown
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.models.torch_defaults import torch_defaults
@@ -54,9 +54,10 @@ class Editor(ABC):
 
         Raises
         ------
-        EditError : the edit cannot be made: see the editor, and `wanted_queries`.
+        EditError : the edit cannot be made: see the editor, and `wanted_queries`; or the model is a view.
         NeuronError : a layer or a neuron does not exist.
         """
+        check_model(model)
         wanted_queries(model, edit)
         changes = tuple(self.changes(model, edit))
         for change in changes:

@@ -22,6 +22,7 @@ from kn_attrib.interventions.value_vectors import RowIndices
 from kn_attrib.models.matrices import value_matrix
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.store import atomic_path, parsed_json, read_tensors
+from kn_attrib.units.view import UnitModel
 
 METADATA = "kn_attrib_edit"
 NAME = re.compile(r"layer\.(\d+)\.(neurons|vectors|left|right)")
@@ -90,6 +91,7 @@ class WeightDelta:
         NeuronError : the model has no such layer.
         EditError : other widths, or weights that something else uses too: other layers, the embeddings, the head.
         """
+        check_model(model)
         found: list[tuple[Tensor, RowIndices, Tensor]] = []
         for change in self.changes:
             shape = tuple(model.value_vectors(change.layer).shape)
@@ -153,6 +155,17 @@ def _changes(tensors: Mapping[str, Tensor]) -> tuple[Change, ...]:
             raise ValueError(f"of layer {layer} it has {', '.join(sorted(parts))}")
         found.append(kind(layer, **parts))
     return tuple(found)
+
+
+def check_model(model: NeuronModel) -> None:
+    """Raise on a view of a model, whose units have no weights of their own.
+
+    Raises
+    ------
+    EditError : it is one.
+    """
+    if isinstance(model, UnitModel):
+        raise EditError(f"{model.name} is a view; weights are those of {model.site.name}, edit that one.")
 
 
 def check_alone(model: NeuronModel, layer: int) -> None:

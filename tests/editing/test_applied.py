@@ -29,6 +29,7 @@ from kn_attrib.editing import (
 from kn_attrib.editing.applied import KEPT
 from kn_attrib.errors import EditError, NeuronError, StoreError
 from kn_attrib.models.neuron_model import digest_of
+from unit_views import view_of
 
 every_editor = pytest.mark.parametrize("name", sorted(SMALL))
 STAGES = (0.05, 0.3, 0.6, 0.9, 1.0)
@@ -235,6 +236,15 @@ def test_a_delta_that_does_not_fit(change: ValueVectors | RankOne, message: str,
     with pytest.raises(EditError, match=message):
         AppliedEdit(tiny, WeightDelta((change,), digest)).apply()
     assert digest_of(tiny.model) == digest
+
+
+def test_a_view_has_no_weights(tiny: NeuronModel, facts: FactSet) -> None:
+    view = view_of(tiny, facts, "pca(k=4)")
+    editor = KnowledgeNeurons(neurons=NEURONS)
+    with pytest.raises(EditError, match="is a view; weights are those of"):
+        editor.delta(view, edit_of(facts))
+    with pytest.raises(EditError, match="is a view; weights are those of"):
+        apply_delta(view, editor.delta(tiny, edit_of(facts)), permanently=True)
 
 
 def test_a_layer_that_does_not_exist(tiny: NeuronModel) -> None:
