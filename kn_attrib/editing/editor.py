@@ -52,13 +52,15 @@ class Editor(ABC):
     def delta(self, model: NeuronModel, edit: Edit) -> WeightDelta:
         """What the edit adds to the model's weights; nothing is changed yet.
 
+        Texts that cannot be put to the model are left out; the delta's record has the others.
+
         Raises
         ------
         EditError : the edit cannot be made: see the editor, and `wanted_queries`; or the model is a view.
         NeuronError : a layer or a neuron does not exist.
         """
         check_model(model)
-        wanted_queries(model, edit)
+        texts = dict.fromkeys(query.text for query in wanted_queries(model, edit))
         changes = tuple(self.changes(model, edit))
         for change in changes:
             model.value_vectors(change.layer)
@@ -70,7 +72,7 @@ class Editor(ABC):
             "fact": edit.fact.id,
             "answer": edit.fact.answer,
             "target": edit.target,
-            "prompts": list(edit.prompts),
+            "prompts": list(texts),
         }
         return WeightDelta(changes, model.digest, about)
 

@@ -124,5 +124,8 @@ def test_the_record_says_how_an_edit_was_made(tiny: NeuronModel, facts: FactSet)
     assert about["params"]["add"] == 2
     assert (about["fact"], about["answer"], about["target"]) == ("capital:France", "Paris", "Rome")
     assert about["prompts"] == list(facts[0].prompts)
+    some = Edit(facts[0], "Rome", (facts[0].prompts[0], "[Y] is the capital of France"))
+    used = KnowledgeNeurons(neurons=NEURONS).delta(tiny, some).about["prompts"]
+    assert used == list(some.prompts)[: 1 if tiny.kind == "causal" else 2]
     assert KnowledgeNeurons.summary().startswith("The answer's embedding")
     assert KnowledgeNeurons.defaults()["k"] is None

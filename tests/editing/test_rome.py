@@ -12,6 +12,7 @@ from torch import Tensor
 
 from architecture_cases import FACT, loaded, prompts_of
 from editing_world import edit_of, plain_texts
+from interrupting import interrupt, operations_of, state_of
 from kn_attrib import Fact, FactSet, NeuronModel
 from kn_attrib.editing import Edit, Rome, make_editor
 from kn_attrib.editing.key_moment import FewKeysWarning, KeyMoment, key_moment
@@ -225,6 +226,19 @@ def test_too_little_text(tiny: NeuronModel, facts: FactSet) -> None:
         Rome(1, contexts=0, ridge=0.1, steps=2).fit(tiny, texts).delta(tiny, edit_of(facts))
     with pytest.raises(EditError, match="texts are empty"):
         Rome(1).fit(tiny, [])
+
+
+def test_an_interrupted_fit_leaves_nothing(tiny: NeuronModel, facts: FactSet) -> None:
+    texts, before = plain_texts(facts), state_of(tiny)
+
+    def call() -> None:
+        Rome(1, contexts=2).fit(tiny, texts)
+
+    call()
+    total = operations_of(call)
+    for share in (0.1, 0.5, 0.9):
+        assert interrupt(call, max(1, round(share * total)))
+        assert state_of(tiny) == before
 
 
 def test_a_matrix_that_has_no_inverse() -> None:
