@@ -4,6 +4,11 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from kn_attrib._version import __version__
+from kn_attrib.editing.applied import apply_delta
+from kn_attrib.editing.edit import Edit
+from kn_attrib.editing.editor import Editor
+from kn_attrib.editing.registry import get_editor, list_editors, make_editor, register_editor
+from kn_attrib.editing.weight_delta import WeightDelta
 from kn_attrib.errors import KnAttribError
 from kn_attrib.facts.facts import Fact, FactSet
 from kn_attrib.facts.loading import facts_from_templates, load_facts
@@ -27,6 +32,8 @@ __all__ = [
     "Batch",
     "Comparison",
     "ContrastScorer",
+    "Edit",
+    "Editor",
     "Fact",
     "FactScorer",
     "FactSet",
@@ -38,18 +45,24 @@ __all__ = [
     "Pool",
     "Refinement",
     "Scorer",
+    "WeightDelta",
     "__version__",
     "amplify",
+    "apply_delta",
     "compare",
     "facts_from_templates",
+    "get_editor",
     "get_method",
+    "list_editors",
     "list_methods",
     "load_facts",
     "load_model",
     "load_plugin",
+    "make_editor",
     "refine",
     "refine_all",
     "register",
+    "register_editor",
     "score",
     "set_activation",
     "suppress",

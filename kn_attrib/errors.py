@@ -54,6 +54,10 @@ class NeuronError(KnAttribError, ValueError):
     """A neuron, neuron set or budget does not fit the model."""
 
 
+class EditError(KnAttribError, ValueError):
+    """An edit cannot be made, or not on this model, or not now."""
+
+
 class ConfigError(KnAttribError, ValueError):
     """A setting of a run is unknown or out of range."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from argument_cases import Case
+from argument_tables_of_editing import of_editing
 from argument_world import World
 from conftest import bert_tokenizer, gpt2_tokenizer, tiny_gpt2
 from kn_attrib import (
@@ -51,7 +52,7 @@ class One(Activation):
 
 def package_cases(w: World) -> dict[str, Case]:
     """Cases by the name of what is called."""
-    return {**of_facts(w), **of_models(w), **of_interventions(w), **of_scores(w), **of_methods(w)}
+    return {**of_facts(w), **of_models(w), **of_interventions(w), **of_scores(w), **of_methods(w), **of_editing(w)}
 
 
 def written(save: Callable[[Path], None]) -> Callable[[Path], bool]:

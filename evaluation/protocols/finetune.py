@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kn_attrib.facts.prompts import Prompt, texts_of
+from kn_attrib.facts.prompts import Prompt
 from kn_attrib.interventions.value_vectors import add_values, values_of, write_values
-from kn_attrib.models.answers import objective_value
+from kn_attrib.models.answer_loss import answer_loss
 from kn_attrib.models.neuron_model import NeuronModel
 from kn_attrib.neurons import Neuron, NeuronSet
 
@@ -37,27 +37,6 @@ class Injection:
     loss_before: float
     loss: float
     steps: int
-
-
-def answer_loss(model: NeuronModel, prompts: Sequence[Prompt], backward: bool = False) -> float:
-    """Mean over texts of the mean over answer tokens of −log p(token), in nats.
-
-    Parameters
-    ----------
-    prompts : the queries of a fact.
-    backward : also differentiate it, batch by batch.
-    """
-    count, total = len(texts_of(prompts)), 0.0
-    for _, batch in model.batches(prompts):
-        with torch.set_grad_enabled(backward):
-            logits = model.logits(batch.positions, **batch.inputs())
-            logprobs = objective_value(logits, batch.answers, "logprob")
-            weights = torch.tensor([1 / (count * p.tokens) for p in batch.prompts]).to(logprobs)
-            loss = -(weights * logprobs).sum()
-            if backward:
-                loss.backward()
-        total += float(loss.detach())
-    return total
 
 
 def inject(

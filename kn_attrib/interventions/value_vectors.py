@@ -15,7 +15,7 @@ from kn_attrib.models.matrices import value_matrix
 from kn_attrib.models.neuron_model import NeuronModel, check_neurons
 from kn_attrib.neurons import NeuronSet
 
-RowIndices = Tensor | list[int]
+RowIndices = Tensor | list[int] | slice
 
 
 def values_of(model: NeuronModel, neurons: Neurons) -> Tensor:
@@ -65,11 +65,23 @@ def write_rows(model: NeuronModel, places: Sequence[tuple[Tensor, RowIndices, Te
             weight.detach()[rows] = new.detach().to(weight)
         yield
     finally:
-        for (weight, rows, _), old in zip(places, kept, strict=True):
-            weight.detach()[rows] = old
         model.__dict__.pop("digest", None)
+        _put_back([(weight, rows, old) for (weight, rows, _), old in zip(places, kept, strict=True)])
         if known is not None:
             model.__dict__["digest"] = known
+
+
+def _put_back(places: Sequence[tuple[Tensor, RowIndices, Tensor]]) -> None:
+    """Write rows; who interrupts that has them written all the same."""
+    interrupted: KeyboardInterrupt | None = None
+    for weight, rows, old in places:
+        try:
+            weight.detach()[rows] = old
+        except KeyboardInterrupt as error:
+            interrupted = error
+            weight.detach()[rows] = old
+    if interrupted is not None:
+        raise interrupted
 
 
 @contextmanager

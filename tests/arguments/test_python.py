@@ -13,6 +13,7 @@ import tqdm.std
 
 from argument_cases import Case, public, seen
 from argument_tables import package_cases
+from argument_tables_of_editing import HOOKS as EDITORS_OWN
 from argument_tables_of_experiments import evaluation_cases
 from argument_world import World
 from kn_attrib import Attribution, Comparison, NeuronScores, Pool
@@ -35,8 +36,9 @@ HOOKS = {
     *("ContrastScorer.fit", "FactScorer.fit", "FactScorer.score", "FactScorer.score_facts"),
     *(f"Experiment.{name}" for name in ("figures", "further", "measure", "result", "tables", "units")),
     "ExperimentSettings.check",
+    *EDITORS_OWN,
 }
-"""What methods and experiments fill in, and the package calls."""
+"""What methods, editors and experiments fill in, and the package calls."""
 CONTENT = (
     Attribution, NeuronScores, Comparison, Grid, Plant, PlantedResult, PromptTypes, ProtocolResult, ReadingResult,
     Texts, TopPrompts, Trace, Answer, Pool,

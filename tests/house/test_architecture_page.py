@@ -18,7 +18,18 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from kn_attrib import FactSet, NeuronModel, Scorer, get_method, score, suppress
+from kn_attrib import (
+    Edit,
+    FactSet,
+    NeuronModel,
+    Scorer,
+    get_method,
+    list_editors,
+    make_editor,
+    score,
+    suppress,
+)
+from kn_attrib.editing.registry import _EDITORS
 from kn_attrib.errors import NeuronError
 from kn_attrib.models.neuron_model import all_neurons
 
@@ -147,7 +158,7 @@ def test_every_file_that_is_named_exists() -> None:
         "kn_attrib/cli/NAME.py",
     }
     short = set(re.findall(r"`((?:facts|models|forward|interventions|techniques|scoring|statistics)/[\w/]+\.py)", PAGE))
-    named -= {"kn_attrib/units/NAME.py"}
+    named -= {"kn_attrib/units/NAME.py", "kn_attrib/editing/NAME.py"}
     assert len(named) > 15
     assert len(short) > 10
     assert [name for name in named if not (ROOT / name).exists()] == []
@@ -159,6 +170,8 @@ def test_every_file_that_is_named_exists() -> None:
 def recipes(registry: dict[str, type[Scorer]]) -> Iterator[dict[str, Any]]:
     """What the recipes' code defines."""
     registry.pop("squared_activation", None)  # somebody may have carried the recipe out
+    list_editors()
+    editors = dict(_EDITORS)
     names: dict[str, Any] = {"__name__": "recipes"}
     module = sys.modules["recipes"] = ModuleType("recipes")  # dataclasses look a class's module up
     for block in re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL):
@@ -166,6 +179,8 @@ def recipes(registry: dict[str, type[Scorer]]) -> Iterator[dict[str, Any]]:
     vars(module).update(names)
     yield names
     del sys.modules["recipes"]
+    _EDITORS.clear()
+    _EDITORS.update(editors)
 
 
 def test_the_scorer_of_the_recipe_scores(recipes: dict[str, Any], tiny: NeuronModel, facts: FactSet) -> None:
@@ -185,6 +200,14 @@ def test_the_units_of_the_recipe_are_units(recipes: dict[str, Any], tiny: Neuron
         silent = tiny.answers(batch).logprob
     with suppress(tiny, all_neurons(tiny)):
         torch.testing.assert_close(silent, tiny.answers(batch).logprob)
+
+
+def test_the_editor_of_the_recipe_edits(recipes: dict[str, Any], tiny: NeuronModel, facts: FactSet) -> None:
+    digest = tiny.digest
+    with make_editor("forget(method='activation', k=3)").apply(tiny, Edit(facts[0], "Rome")):
+        gone = [int((tiny.value_vectors(layer) == 0).all(-1).sum()) for layer in range(tiny.n_layers)]
+        assert sum(gone) == 3
+    assert tiny.digest == digest
 
 
 def test_the_experiment_of_the_recipe_runs(

@@ -27,6 +27,8 @@ BROKEN = [
     ("kn_attrib/techniques/deciles.py", "from kn_attrib.units.heads import Heads", PACKAGE),
     ("kn_attrib/units/view.py", "from kn_attrib.techniques.deciles import deciles", PACKAGE),
     ("kn_attrib/scoring/scorer.py", "from kn_attrib.methods.random import Random", PACKAGE),
+    ("kn_attrib/scoring/refinement.py", "from kn_attrib.editing.edit import Edit", PACKAGE),
+    ("kn_attrib/editing/edit.py", "from kn_attrib.methods.random import Random", PACKAGE),
     ("kn_attrib/scoring/refinement.py", "from kn_attrib.evaluation.vocabulary import GROUPS", PACKAGE),
     ("methods/random.py", "from kn_attrib.evaluation.vocabulary import GROUPS", PACKAGE),
     ("kn_attrib/zoo/recipes.py", "from kn_attrib.methods.random import Random", PACKAGE),

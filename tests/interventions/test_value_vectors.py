@@ -9,8 +9,8 @@ import torch
 
 from kn_attrib import FactSet, NeuronModel, NeuronSet
 from kn_attrib.errors import ModelError, NeuronError
-from kn_attrib.evaluation.protocols.finetune import answer_loss
 from kn_attrib.interventions.value_vectors import add_values, values_of, write_values
+from kn_attrib.models.answer_loss import answer_loss
 from kn_attrib.models.neuron_model import all_neurons, digest_of
 
 TRUTH = NeuronSet([(0, 3), (0, 40), (2, 7)])

@@ -17,12 +17,13 @@ from kn_attrib.cli import app
 from kn_attrib.errors import ConfigError, FactError, MethodError, StoreError
 from kn_attrib.evaluation.measure.perplexity import perplexity
 from kn_attrib.evaluation.protocols.deletion import recalled, run_deletion
-from kn_attrib.evaluation.protocols.finetune import answer_loss, inject
+from kn_attrib.evaluation.protocols.finetune import inject
 from kn_attrib.evaluation.protocols.injection import run_injection
 from kn_attrib.evaluation.protocols.rankings import recall, share_of, top_of_layers, top_of_model
 from kn_attrib.evaluation.protocols.result import ProtocolResult
 from kn_attrib.evaluation.protocols.tables import before_deletion, deletion_table
 from kn_attrib.interventions.value_vectors import write_values
+from kn_attrib.models.answer_loss import answer_loss
 from kn_attrib.models.neuron_model import digest_of
 
 SENTENCES = ["the capital of France is Paris .", "Rome is in Italy ."]
