@@ -52,7 +52,8 @@ def of_reading(w: World) -> dict[str, Case]:
         "logit_lens": Case(logit_lens, {"model": w.bert, "prompts": prompts}, {"prompts": prompts[:1]}),
         "TopPrompts.to_frame": Case(top.to_frame, {}, {"neurons": some}),
         "ReadingResult.plot": Case(result.plot, {}, {"axes": Figure().subplots(1, 3)}),
-        "ReadingResult.shown": Case(result.shown, {"fact": w.facts[0].id}, {"fact": w.facts[1].id}),
+        "ReadingResult.report": Case(lambda folder: result.report(folder).exists(), {"folder": w.new("page")}),
+        "ReadingRows.shown": Case(result.shown, {"fact": w.facts[0].id}, {"fact": w.facts[1].id}),
     }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -19,6 +20,8 @@ NEAR = 10
 """Ranks up to which a word is among a value vector's words."""
 MEASURES = {"agreement": 1, f"among_{NEAR}": NEAR}
 """Measure -> the worst rank of the next word that counts."""
+GROUPS = 6
+"""Most groups of layers in a short table."""
 CALIBRATION = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Bounds of the probability of a value's most likely word, between which agreement is taken."""
 
@@ -77,6 +80,37 @@ def agreement_by_layer(layers: Sequence[dict[str, Tensor]]) -> pd.DataFrame:
     return frame
 
 
+def agreement_of_groups(found: pd.DataFrame, most: int = GROUPS) -> pd.DataFrame:
+    """Agreement of at most so many groups of neighbouring layers, and of all layers together.
+
+    The neurons of a group are counted together: ``Σ_l n_l · share_l / Σ_l n_l``.
+
+    Parameters
+    ----------
+    found : of `agreement_by_layer`.
+    most : groups; all are of as many layers, but for the last one.
+
+    Returns
+    -------
+    ``layers`` (such as ``"0–4"``, in the end ``"all"``), ``measure, values, share, low, high, n``.
+    """
+    last = int(found.layer.max())
+    size = math.ceil((last + 1) / most)
+    groups = {_span(first, min(first + size - 1, last)): (first, first + size) for first in range(0, last + 1, size)}
+    rows = []
+    for name, (first, end) in {**groups, "all": (0, last + 1)}.items():
+        inside = found[(found.layer >= first) & (found.layer < end)]
+        for (measure, values), part in inside.groupby(["measure", "values"], sort=False):
+            count = int((part["share"].fillna(0) * part.n).round().sum())
+            rows.append({"layers": name, "measure": measure, "values": values, **_of(count, int(part.n.sum()))})
+    frame: pd.DataFrame = pd.DataFrame(rows)
+    return frame
+
+
+def _span(first: int, last: int) -> str:
+    return f"{first}" if first == last else f"{first}–{last}"
+
+
 def calibration(layers: Sequence[dict[str, Tensor]]) -> pd.DataFrame:
     """Agreement of neurons by the probability of their value's most likely word, over all layers.
 
@@ -96,9 +130,11 @@ def calibration(layers: Sequence[dict[str, Tensor]]) -> pd.DataFrame:
 
 
 def _share(right: Tensor) -> dict[str, float]:
-    n = len(right)
+    return _of(int(right.sum()), len(right))
+
+
+def _of(count: int, n: int) -> dict[str, float]:
     if not n:
         return {"share": np.nan, "low": np.nan, "high": np.nan, "n": 0}
-    count = int(right.sum())
     interval = stats.binomtest(count, n).proportion_ci(method="wilson")
     return {"share": count / n, "low": float(interval.low), "high": float(interval.high), "n": n}

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from kn_attrib.errors import ConfigError
+from kn_attrib.errors import ConfigError, NeuronError
 from kn_attrib.evaluation.reading.contexts import (
     PLACES,
     Contexts,
@@ -110,6 +110,9 @@ class TopPrompts:
         if neurons is None:
             flat = torch.arange(n_layers * width)
         else:
+            for neuron in neurons:
+                if neuron.layer >= n_layers or neuron.index >= width:
+                    raise NeuronError(f"{neuron} does not exist; {n_layers} layers × {width} neurons were read.")
             flat = torch.tensor([n.layer * width + n.index for n in neurons], dtype=torch.long)
         chosen, context = (each.flatten(0, 1)[flat] for each in (self.activations, self.numbers))
         frame = pd.DataFrame(
@@ -127,7 +130,7 @@ class TopPrompts:
 
     def next_words(self) -> Tensor:
         """Id of what follows each neuron's first context: ``[layer, neuron]``; −1 where there is none."""
-        words = torch.tensor(self.contexts.word_id.to_numpy(), dtype=torch.long)
+        words = torch.tensor(self.contexts.word_id.to_numpy(dtype=int), dtype=torch.long)
         first = self.numbers[..., 0]
         return torch.where(first == NONE, NONE, words[first.clamp_min(0)]) if len(words) else first
 

@@ -26,17 +26,16 @@ from kn_attrib.evaluation.reading.contexts import (
     kind_of,
     passages,
 )
-from kn_attrib.evaluation.reading.figures import AGREEMENT, LENS, agreement_figure, lens_figure
+from kn_attrib.evaluation.reading.figures import reading_figures
 from kn_attrib.evaluation.reading.keys import TopPrompts, check_shown, shown_prompts
 from kn_attrib.evaluation.reading.lens import logit_lens
 from kn_attrib.evaluation.reading.result import ReadingResult
 from kn_attrib.evaluation.reading.tables import reading_tables
-from kn_attrib.evaluation.reading.top_activations import TopActivations, highest_activations
+from kn_attrib.evaluation.reading.top_activations import NONE, TopActivations, highest_activations
 from kn_attrib.evaluation.reading.values import ValueReader, words_frame
 from kn_attrib.evaluation.records.journal import Entry
 from kn_attrib.evaluation.records.pages import CaptionedFigure
 from kn_attrib.evaluation.records.progress import progress_bar
-from kn_attrib.evaluation.records.style import figure_of
 from kn_attrib.evaluation.records.text import TitledTable
 from kn_attrib.facts.facts import SLOT
 from kn_attrib.models.neuron_model import NeuronModel
@@ -45,6 +44,9 @@ from kn_attrib.neurons import NeuronSet
 METHODS = ("integrated_gradients", "gradient_x_activation", "activation", "random")
 PART_TOKENS = 2**16
 """Tokens of the corpus after which what was found is kept on disk."""
+
+ROW_BYTES = 2**30
+"""Most memory of rows while methods score facts, unless the model has a budget of its own: more is no faster here."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ class Reading(Experiment[ReadingSettings, Candidate, ReadingResult]):
                     total = found
                 else:
                     total.merge(torch.arange(len(total.keys)), found.activations, found.numbers, found.keys)
-        if total is None:
+        if total is None or bool((total.numbers == NONE).all()):
             raise ConfigError("the corpus holds no context; expected texts of at least two tokens.")
         return shown_prompts(self.model, self.corpus, total, kind)
 
@@ -205,6 +207,10 @@ class Reading(Experiment[ReadingSettings, Candidate, ReadingResult]):
 
     def measure(self, unit: Candidate) -> Rows:
         """Every method's neurons of a fact: what they write and fire on; and the answer behind each layer."""
+        with self.model.execution.within(ROW_BYTES):
+            return self._measure(unit)
+
+    def _measure(self, unit: Candidate) -> Rows:
         queries = queries_of([unit])
         others = queries_of([c for c in self.selection.pool if c is not unit and c.fact.relation == unit.fact.relation])
         activations = torch.zeros(len(queries), self.model.n_layers, self.model.n_neurons)
@@ -313,10 +319,11 @@ class Reading(Experiment[ReadingSettings, Candidate, ReadingResult]):
 
     def figures(self, result: ReadingResult) -> dict[str, CaptionedFigure]:
         """Agreement by layer, and the answer behind each layer."""
-        found = {"agreement": CaptionedFigure(figure_of(agreement_figure(result.agreement)), AGREEMENT)}
-        if not result.lens.empty:
-            found["lens"] = CaptionedFigure(figure_of(lens_figure(result.lens_summary())), LENS)
-        return found
+        return reading_figures(result)
+
+    def publish(self, result: ReadingResult, folder: Path) -> Path:
+        """Write the figures and the page of a result; returns the page's path."""
+        return result.report(folder)
 
 
 NEURON_COLUMNS = [

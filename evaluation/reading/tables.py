@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from kn_attrib.evaluation.reading.result import ReadingResult
+from kn_attrib.evaluation.reading.rows import ReadingRows
 from kn_attrib.evaluation.records.text import TitledTable
 
 METRICS = {
@@ -18,11 +18,11 @@ METRICS = {
 """Metric -> whether in percent, and its column's title."""
 
 
-def reading_tables(result: ReadingResult) -> Iterator[TitledTable]:
+def reading_tables(result: ReadingRows) -> Iterator[TitledTable]:
     """What is printed of a reading, and stands on its page."""
     manifest = result.manifest
     name, n = manifest["model"]["name"], manifest["contexts"]
-    own = agreement_table(result)
+    own = agreement_table(result.agreement)
     what = f"{name}: share of a layer's neurons that write what follows the context that activates them most, in %"
     yield TitledTable(f"{what} ({n:,} contexts kept) [95 % interval]", own)
     yield TitledTable(
@@ -38,7 +38,7 @@ def reading_tables(result: ReadingResult) -> Iterator[TitledTable]:
         yield TitledTable(f"{fact}: its neurons, what they fire on, what they write", result.shown(fact))
 
 
-def methods_table(result: ReadingResult) -> pd.DataFrame:
+def methods_table(result: ReadingRows) -> pd.DataFrame:
     """Methods × what their neurons write and fire on."""
     parts = {
         title: result.text_table("metric", percent, metric=metric)[metric].str.replace("+", "", regex=False)
@@ -49,23 +49,27 @@ def methods_table(result: ReadingResult) -> pd.DataFrame:
     return table
 
 
-def agreement_table(result: ReadingResult) -> pd.DataFrame:
-    """Layers × measures, own and shuffled values, in percent with intervals as text."""
-    found = result.agreement
+def agreement_table(found: pd.DataFrame, by: str = "layer") -> pd.DataFrame:
+    """Layers, or groups of them, × measures, own and shuffled values, in percent with intervals as text.
+
+    Parameters
+    ----------
+    found : of `agreement_by_layer` or, with ``by="layers"``, `agreement_of_groups`.
+    """
     text = [_percent(*row) for row in zip(found["share"], found.low, found.high, strict=True)]
     columns = [
         f"{measure.replace('_', ' ')}, {of} values" for measure, of in zip(found.measure, found["values"], strict=True)
     ]
     table = found.assign(text=text, column=columns).pivot_table(
-        index="layer", columns="column", values="text", aggfunc="first", sort=False
+        index=by, columns="column", values="text", aggfunc="first", sort=False
     )
-    counts = found[found["values"] == "own"].groupby("layer").n.max()
+    counts = found[found["values"] == "own"].groupby(by, sort=False).n.max()
     table.insert(0, "neurons", counts.map("{:,}".format))
     shown: pd.DataFrame = table.rename_axis(columns=None)
     return shown
 
 
-def calibration_table(result: ReadingResult) -> pd.DataFrame:
+def calibration_table(result: ReadingRows) -> pd.DataFrame:
     """Agreement by probability, in percent with intervals as text."""
     found = result.calibration
     index = pd.Index([f"{100 * a:g} to {100 * b:g} %" for a, b in zip(found.above, found.up_to, strict=True)])

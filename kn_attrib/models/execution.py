@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -48,6 +49,7 @@ class Execution:
     restoration_verdict : what they found for rows that have states restored.
     norms_behind : per layer the norm between its feed-forward block and the residual stream; None before it was asked.
     met : the classes of large products that the model has been run with.
+    limit : most bytes that rows may take where `settings` name no budget; None outside `within`.
     """
 
     settings: Compute = field(default_factory=Compute)
@@ -59,6 +61,7 @@ class Execution:
     restoration_verdict: Verdict = field(default_factory=Verdict)
     norms_behind: list[nn.Module | None] | None = None
     met: set[ProductClass] = field(default_factory=set)
+    limit: int | None = None
 
     @property
     def products(self) -> Products:
@@ -72,7 +75,21 @@ class Execution:
     def row_budget(self, device: torch.device) -> int:
         """Bytes that rows may take: the memory budget less copies of weights, but at least a quarter of it."""
         budget = self.settings.budget(device)
+        if self.limit is not None and self.settings.memory_budget is None:
+            budget = min(budget, self.limit)
         return max(budget - copied_bytes(self.linears), budget // 4)
+
+    @contextmanager
+    def within(self, most: int) -> Iterator[None]:
+        """While active, rows take at most so many bytes, where the user has set no budget; undone on any exit.
+
+        For work in which larger chunks are no faster, so that it does not take 40 % of a machine.
+        """
+        before, self.limit = self.limit, most
+        try:
+            yield
+        finally:
+            self.limit = before
 
     def on_plain_path(self) -> Execution:
         """The same, with the same cost, but never by the wave."""

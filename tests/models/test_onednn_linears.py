@@ -173,3 +173,26 @@ def test_rows_leave_room_for_the_weights_that_are_laid_out_anew(load_tiny: Calla
     double = load_tiny("masked")
     double.execution.settings = Compute(memory_budget=100)
     assert double.execution.row_budget(double.device) == 100
+
+
+def test_a_limit_holds_for_a_while_where_no_budget_was_set(load_tiny: Callable[..., NeuronModel]) -> None:
+    model = load_tiny("masked")  # double, so no weight is laid out anew
+    execution, device = model.execution, model.device
+    free = execution.row_budget(device)
+    with execution.within(1000):
+        assert execution.row_budget(device) == 1000 < free
+        with execution.within(500):
+            assert execution.row_budget(device) == 500
+        assert execution.row_budget(device) == 1000
+        execution.settings = Compute(memory_budget=7000)
+        assert execution.row_budget(device) == 7000
+        execution.settings = Compute()
+    assert execution.limit is None
+
+    def fail() -> None:
+        with execution.within(1000):
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert execution.limit is None

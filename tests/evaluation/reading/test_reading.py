@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+import torch
+from torch import Tensor
 
 from command_line import output
-from kn_attrib import FactSet, NeuronModel
-from kn_attrib.errors import ConfigError, FactError, NeuronError
+from kn_attrib import Batch, FactSet, NeuronModel, Scorer
+from kn_attrib.errors import ConfigError, FactError, NeuronError, PromptError
 from kn_attrib.evaluation import ReadingResult, read
-from kn_attrib.evaluation.reading.reading import Reading, ReadingSettings
+from kn_attrib.evaluation.reading.reading import ROW_BYTES, Reading, ReadingSettings
+from kn_attrib.models import compute
 
 Load = Callable[..., NeuronModel]
 METHODS = ["activation", "random"]
@@ -92,6 +97,28 @@ def test_neurons_by_name_need_no_known_fact(open_model: Load, facts: FactSet) ->
     assert "writes" in result.further().columns
 
 
+def test_methods_do_not_take_all_memory_while_they_score(
+    open_model: Load, facts: FactSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compute, "free_memory", lambda _: 100 * ROW_BYTES)
+    model = open_model("causal")
+    assert model.execution.row_budget(model.device) > ROW_BYTES
+    seen: list[int] = []
+
+    @dataclass(frozen=True)
+    class Budget(Scorer):
+        name: ClassVar[str] = "budget"
+
+        def score(self, model: NeuronModel, batch: Batch) -> Tensor:
+            seen.append(model.execution.row_budget(model.device))
+            return torch.zeros(len(batch), model.n_layers, model.n_neurons)
+
+    read(model, facts, [Budget()], known_share=0, progress=False)
+    assert seen
+    assert max(seen) <= ROW_BYTES
+    assert model.execution.limit is None
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
@@ -110,6 +137,58 @@ def test_bad_settings_are_named(
 ) -> None:
     with pytest.raises(error, match=message):
         reading_of(open_model("causal"), facts, **settings)
+
+
+def written(folder: Path, content: bytes) -> Path:
+    file = folder / "corpus.txt"
+    file.write_bytes(content)
+    return file
+
+
+def test_bad_corpora_are_named(open_model: Load, facts: FactSet, tmp_path: Path) -> None:
+    model = open_model("causal")
+    with pytest.raises(ConfigError, match="the corpus holds no text"):
+        reading_of(model, facts, corpus=written(tmp_path, b"\n  \n"))
+    with pytest.raises(ConfigError, match="the corpus holds no context; expected texts of at least two tokens"):
+        reading_of(model, facts, corpus=written(tmp_path, b"Rome\n"))
+    with pytest.raises(PromptError, match=r"text 2 of the corpus \('is is .* tokens, but .* reads at most"):
+        reading_of(model, facts, corpus=written(tmp_path, b"Rome is\n" + b"is " * 40))
+    with pytest.raises(ConfigError, match=r"cannot read the corpus .*corpus\.txt: .*expected UTF-8 text"):
+        reading_of(model, facts, corpus=written(tmp_path, "Zürich is".encode("latin-1")))
+    with pytest.raises(ConfigError, match=rf"cannot read the corpus .*{tmp_path.name}: .*expected UTF-8 text"):
+        reading_of(model, facts, corpus=tmp_path)
+    with pytest.raises(ConfigError, match=r"contexts is 'prefixes'.*masked model; say 'masks'"):
+        reading_of(open_model("masked"), facts, contexts="prefixes")
+
+
+@pytest.mark.parametrize("kind", ["masked", "causal"])
+def test_the_result_is_shown(open_model: Load, facts: FactSet, tmp_path: Path, kind: str) -> None:
+    model = open_model(kind)
+    result = reading_of(model, facts, neurons="L1:3")
+    page = result.report(tmp_path / "page")
+    assert page == tmp_path / "page" / "report.html"
+    assert {path.name for path in (tmp_path / "page" / "figures").iterdir()} == {
+        "agreement.svg", "agreement.png", "lens.svg", "lens.png",
+    }  # fmt: skip
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<svg") == 2
+    assert f"Neurons of {model.name} as memories" in text
+    assert "Neurons asked for" in text
+    # Without a fact there is no lens, and the rest is shown.
+    bare = read(model, facts, METHODS, known_share=1.01, neurons="L0:5", progress=False)
+    assert bare.report(tmp_path / "bare").read_text(encoding="utf-8").count("<svg") == 1
+    assert {path.stem for path in (tmp_path / "bare" / "figures").iterdir()} == {"agreement"}
+
+
+def test_notebooks_show_agreement_by_layers(open_model: Load, facts: FactSet) -> None:
+    result = reading_of(open_model("causal"), facts)
+    shown = result._repr_html_()
+    assert repr(result) in shown
+    for title in ("layers", "neurons", "agreement, own values", "among 10, shuffled values"):
+        assert f'<th scope="col" style="text-align: left">{title}</th>' in shown
+    n = result.agreement[(result.agreement.measure == "agreement") & (result.agreement["values"] == "own")].n.sum()
+    left = 'style="text-align: left"'
+    assert f'<th scope="row" {left}>all</th><td {left}>{n}</td>' in shown.replace("\n", "")
 
 
 def test_the_command_reads_a_shipped_model(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kn_attrib import NeuronModel, NeuronSet
-from kn_attrib.errors import ConfigError, PromptError
+from kn_attrib.errors import ConfigError, NeuronError, PromptError
 from kn_attrib.evaluation import top_prompts
 from kn_attrib.evaluation.reading import contexts, reading
 from kn_attrib.evaluation.reading.contexts import PLACES, batches_of, encoded, passages
@@ -100,12 +100,37 @@ def test_bad_corpora_are_named(open_model: Load, tmp_path: Path) -> None:
         top_prompts(model, ["", "  "], progress=False)
     with pytest.raises(ConfigError, match="cannot read the corpus"):
         top_prompts(model, tmp_path / "none.txt", progress=False)
+    file = tmp_path / "corpus.txt"
+    file.write_bytes(b" \n\n")
+    with pytest.raises(ConfigError, match="holds no text"):
+        top_prompts(model, file, progress=False)
+    file.write_bytes("Zürich is".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"cannot read the corpus .*corpus\.txt: .*expected UTF-8 text"):
+        top_prompts(model, file, progress=False)
+    with pytest.raises(ConfigError, match=rf"cannot read the corpus .*{tmp_path.name}: .*expected UTF-8 text"):
+        top_prompts(model, tmp_path, progress=False)
+    with pytest.raises(ConfigError, match=r"contexts is 'masks'.*causal model; say 'prefixes'"):
+        top_prompts(model, TEXTS, contexts="masks", progress=False)
     with pytest.raises(PromptError, match=r"text 2 of the corpus .* tokens, but .* reads at most"):
         top_prompts(model, ["Rome", "is " * 40], progress=False)
     with pytest.raises(ConfigError, match=r"contexts is 'prefixes'.*masked model; say 'masks'"):
         top_prompts(open_model("masked"), TEXTS, contexts="prefixes", progress=False)
     with pytest.raises(ConfigError, match="k is 0"):
         top_prompts(model, TEXTS, 0, progress=False)
+
+
+def test_neurons_that_do_not_exist_are_named(open_model: Load) -> None:
+    top = top_prompts(open_model("causal"), TEXTS, K, progress=False)
+    layers, width, _ = top.activations.shape
+    for layer, index in ((layers, 0), (0, width)):  # the latter is not the first one of the next layer
+        with pytest.raises(NeuronError, match=rf"layer={layer}, index={index}\) does not exist; 3 layers × 48 neurons"):
+            top.to_frame(NeuronSet([(layer, index)]))
+
+
+def test_a_corpus_without_context_gives_none(open_model: Load) -> None:
+    top = top_prompts(open_model("causal"), ["Italy"], K, progress=False)
+    assert top.to_frame().empty
+    assert (top.next_words() == NONE).all()
 
 
 def test_reading_stops_at_so_many_tokens(open_model: Load, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from kn_attrib import FactSet, NeuronModel, NeuronSet
 from kn_attrib.errors import ConfigError, NeuronError
 from kn_attrib.evaluation import logit_lens, read_values
-from kn_attrib.evaluation.reading.agreement import agreement_by_layer, calibration, layer_words
+from kn_attrib.evaluation.reading.agreement import agreement_by_layer, agreement_of_groups, calibration, layer_words
 from kn_attrib.evaluation.reading.values import ValueReader
 
 Load = Callable[..., NeuronModel]
@@ -107,6 +107,22 @@ def test_agreement_counts_neurons_that_write_what_follows() -> None:
     assert by_probability.n.tolist() == [0, 2, 0, 1, 1]
     assert by_probability["share"].tolist()[1::2] == [0, 1]
     assert by_probability["share"].iloc[4] == 1
+
+
+def test_groups_of_layers_count_their_neurons_together() -> None:
+    layers = [
+        {"rank": torch.tensor(ranks), "shuffled_rank": torch.tensor(ranks[::-1])}
+        for ranks in ([1, 1, 7], [30, 0, 0], [1, 40, 50], [0, 0, 0], [2, 2, 2])
+    ]
+    found = agreement_of_groups(agreement_by_layer(layers), 3)
+    assert list(dict.fromkeys(found.layers)) == ["0–1", "2–3", "4", "all"]
+    own = found[found["values"] == "own"].set_index(["layers", "measure"])
+    assert own["share"].loc[:, "agreement"].tolist() == [2 / 4, 1 / 3, 0, 3 / 10]
+    assert own["share"].loc[:, "among_10"].tolist() == [3 / 4, 1 / 3, 1, 7 / 10]
+    assert own.n.loc[:, "agreement"].tolist() == [4, 3, 3, 10]
+    # One group of one layer has that layer's interval.
+    layer = agreement_by_layer(layers).set_index(["layer", "measure", "values"]).loc[(4, "agreement", "own")]
+    assert own.loc[("4", "agreement"), ["low", "high"]].tolist() == pytest.approx([layer.low, layer.high])
 
 
 def test_neurons_that_are_made_to_agree_do(open_model: Load) -> None:
