@@ -15,7 +15,8 @@ pytest.importorskip("ipykernel")
 
 FOLDER = Path(__file__).parents[2] / "examples" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.py"))
-CHANGE = r"[−+][\d.]+ %\s*\[[−+][\d.]+, [−+][\d.]+\]"
+SIGNED = r"(?:[−+][\d.]+|0\.0)"  # what rounds to zero has no sign
+CHANGE = rf"{SIGNED} %\s*\[{SIGNED}, {SIGNED}\]"
 """A mean and its interval, as tables write them."""
 
 
